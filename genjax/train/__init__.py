@@ -1,0 +1,1 @@
+"""The trainer every family shares: state, step, devices, loop, checkpoints, logs."""

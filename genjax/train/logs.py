@@ -1,0 +1,177 @@
+"""What a run tells: metrics.jsonl, TensorBoard events, env.txt, tables, the progress bar."""
+
+import contextlib
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+
+def write_text(path, text):
+    """Writes a file as a whole: a reader, or a kill, never meets half of it."""
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text)
+    os.replace(partial, path)
+
+
+def write_json(path, value):
+    write_text(path, json.dumps(value, indent=1) + "\n")
+
+
+class MetricLog:
+    """metrics.jsonl (one JSON object a line) and TensorBoard events.
+
+    The file holds only what the run computes, nothing of the clock: an interrupted and resumed run
+    leaves the same bytes as one that was not interrupted.
+
+    Args:
+      workdir: a folder.
+      step: lines of later steps, left by a run that died after its last checkpoint, are dropped.
+    """
+
+    def __init__(self, workdir, step):
+        self.path = Path(workdir) / "metrics.jsonl"
+        kept = [line for line in read_metrics(self.path) if line["step"] <= step]
+        write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
+        self._file = open(self.path, "a")
+        self._events = SummaryWriter(str(Path(workdir) / "tensorboard"), purge_step=step + 1)
+
+    def write(self, step, metrics):
+        """Appends one line: {"step": step, **metrics}, metrics being floats by name."""
+        self._file.write(json.dumps({"step": step, **metrics}) + "\n")
+        self._file.flush()
+        self.write_events(step, metrics)
+
+    def write_events(self, step, metrics):
+        """Writes to TensorBoard alone: throughput, which no two runs share."""
+        for name, value in metrics.items():
+            self._events.add_scalar(name, value, step)
+
+    def write_image(self, step, name, image):
+        """Shows a uint8 image [H, W, C] in TensorBoard."""
+        self._events.add_image(name, image, step, dataformats="HWC")
+
+    def close(self):
+        self._file.close()
+        self._events.close()
+
+
+def read_metrics(path):
+    """The lines of a metrics.jsonl as dicts; a last line cut short by a kill is left out."""
+    lines = []
+    if Path(path).exists():
+        for line in Path(path).read_text().splitlines():
+            try:
+                lines.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+    return lines
+
+
+def environment(argv):
+    """What a run ran on, as text: command, code, versions, devices."""
+    try:
+        here = Path(__file__).parent
+        commit = subprocess.run(
+            ["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True
+        ).stdout.strip()
+    except OSError:  # no git
+        commit = ""
+    devices = jax.devices()
+    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "ml_collections")
+    lines = [
+        f"date      {time.strftime('%Y-%m-%d %H:%M:%S %z')}",
+        f"command   {' '.join(argv)}",
+        f"commit    {commit or 'unknown'}",
+        f"host      {platform.node()} ({os.cpu_count()} cpus, {platform.platform()})",
+        f"devices   {len(devices)} x {devices[0].device_kind} ({devices[0].platform})",
+        f"processes {jax.process_count()}",
+        f"python    {platform.python_version()}",
+        *(f"{name:9s} {importlib.metadata.version(name)}" for name in packages),
+        f"XLA_FLAGS {os.environ.get('XLA_FLAGS', '')}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def parameter_table(params):
+    """One line a parameter (path, shape, count) and the total, as text."""
+    flat, _ = jax.tree_util.tree_flatten_with_path(params)
+    rows = [(jax.tree_util.keystr(p, simple=True, separator="/"), x) for p, x in flat]
+    width = max([len(name) for name, _ in rows] + [5])
+    lines = [f"{name:{width}s}  {str(x.shape):20s} {x.size:>12,d}" for name, x in rows]
+    total = f"{'total':{width}s}  {'':20s} {count_parameters(params):>12,d}"
+    return "\n".join([*lines, total])
+
+
+def count_parameters(params):
+    return sum(x.size for x in jax.tree.leaves(params))
+
+
+class Progress:
+    """A progress bar on a terminal, a line now and then elsewhere; images/s and time left.
+
+    Args:
+      start, stop: steps done so far, and in the end.
+      batch_size: images per step.
+    """
+
+    SECONDS_BETWEEN_LINES = 10.0
+
+    def __init__(self, start, stop, batch_size):
+        self._batch_size = batch_size
+        self._timed_from = self._step = start
+        self._stop = stop
+        self._seconds = 0.0  # of training alone
+        self._resumed = self._printed = time.perf_counter()
+        self._bar = tqdm(total=stop, initial=start, unit="step", disable=not sys.stderr.isatty())
+        self._loss = ""
+
+    @property
+    def images_per_second(self):
+        """Training speed since `restart`, evaluation and drawing not counted."""
+        seconds = self._seconds + time.perf_counter() - self._resumed
+        return (self._step - self._timed_from) * self._batch_size / max(seconds, 1e-9)
+
+    def restart(self, step):
+        """Starts the clock at `step`: the first step's compilation is not speed."""
+        self._timed_from, self._seconds, self._resumed = step, 0.0, time.perf_counter()
+
+    @contextlib.contextmanager
+    def paused(self):
+        """Stops the clock for the length of a block."""
+        self._seconds += time.perf_counter() - self._resumed
+        try:
+            yield
+        finally:
+            self._resumed = time.perf_counter()
+
+    def update(self, step, metrics=None):
+        """Says that `step` steps are done; `metrics` are the newest known."""
+        self._bar.update(step - self._step)
+        self._step = step
+        rate = self.images_per_second
+        if metrics:
+            self._loss = f"loss {metrics['train/loss']:.5g}"
+            self._bar.set_postfix_str(f"{rate:,.0f} images/s, {self._loss}")
+        now = time.perf_counter()
+        if self._bar.disable and (
+            now - self._printed > self.SECONDS_BETWEEN_LINES or step == self._stop
+        ):
+            self._printed = now
+            left = (self._stop - step) * self._batch_size / max(rate, 1e-9)
+            print(
+                f"step {step}/{self._stop}  {rate:,.0f} images/s  {left:.0f} s left  {self._loss}",
+                file=sys.stderr,
+            )
+
+    def close(self):
+        self._bar.close()
