@@ -125,7 +125,7 @@ def make_train_step(loss_fn, tx, ema, *, accumulate_steps=1, axis_name=None):
         grads, metrics = mean_over_devices((grads, metrics), axis_name)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics["grad_norm"] = optax.global_norm(grads)
+        metrics["grad_norm"] = optax.tree.norm(grads)
         ema_params = ema.update(state.ema_params, params, state.step) if ema.enabled else {}
         new_state = state.replace(
             step=state.step + 1,

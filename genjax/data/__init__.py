@@ -1,0 +1,1 @@
+"""Images as uint8 arrays, and batches of them as a pure function of (seed, step)."""

@@ -1,0 +1,98 @@
+"""Datasets that are prepared without TensorFlow, and the one function that prepares any dataset.
+
+Prepared datasets are ordinary TFDS folders in array_record format:
+`tfds.data_source(name, data_dir=..., split=...)` reads them, without TensorFlow too.
+"""
+
+import contextlib
+import difflib
+import io
+import os
+import pathlib
+
+import tensorflow_datasets as tfds
+
+from genjax.data.builders.cifar10 import Cifar10
+from genjax.data.builders.digits import Digits
+from genjax.data.builders.mnist import FashionMnist, Mnist
+from genjax.errors import UserError
+
+BUILDERS = {
+    "digits": Digits,
+    "mnist": Mnist,
+    "fashion_mnist": FashionMnist,
+    "cifar10": Cifar10,
+}
+
+
+def prepare(name: str, data_dir: str | os.PathLike) -> pathlib.Path:
+    """Folder of the prepared dataset `name` under `data_dir`; prepared there if it is not yet.
+
+    The four datasets of `BUILDERS` need no TensorFlow; any other of TFDS's catalogue, also as
+    `name/config`, is left to TFDS, which may need it. Original files are kept in (and, put there
+    by hand, taken from) `data_dir/downloads/name`.
+
+    TFDS writes into a folder of a random name and renames it at the end, so an interrupted
+    preparation is as if it had never been, and of two at once the first to end wins.
+
+    Raises:
+        UserError: unknown name, no network, wrong file, TensorFlow missing, folder not writable.
+    """
+    data_dir = pathlib.Path(data_dir).expanduser()
+    builder = _builder(name, data_dir)
+    folder = pathlib.Path(builder.data_dir)
+    if not _is_prepared(folder):
+        _download_and_prepare(builder, name, folder)
+    if not _is_prepared(folder):  # TFDS takes any folder of that name for a prepared one
+        raise UserError(f"{folder} holds no prepared dataset; delete that folder and run again")
+    return folder
+
+
+def _is_prepared(folder: pathlib.Path) -> bool:
+    return (folder / "dataset_info.json").is_file()
+
+
+def _builder(name: str, data_dir: pathlib.Path) -> tfds.core.DatasetBuilder:
+    arguments = {"data_dir": data_dir, "file_format": "array_record"}
+    try:
+        return BUILDERS[name](**arguments) if name in BUILDERS else tfds.builder(name, **arguments)
+    except tfds.core.DatasetNotFoundError as error:
+        catalogue = {*BUILDERS, *tfds.list_builders(with_community_datasets=False)}
+        nearest = difflib.get_close_matches(name, sorted(catalogue)) or sorted(BUILDERS)
+        raise UserError(
+            f"no dataset {name!r} in TFDS's catalogue; the nearest names are {', '.join(nearest)}"
+        ) from error
+    except ImportError as error:
+        raise _needs_tensorflow(name, error) from error
+    except (ValueError, AssertionError) as error:
+        # A name TFDS cannot parse, an unknown config, or data already there in another format.
+        raise UserError(
+            f"cannot prepare {name!r} in {data_dir}: {_one_line(error)}; "
+            "correct the name or choose another data_dir"
+        ) from error
+
+
+def _download_and_prepare(
+    builder: tfds.core.DatasetBuilder, name: str, folder: pathlib.Path
+) -> None:
+    tfds.disable_progress_bar()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints
+            builder.download_and_prepare()
+    except ImportError as error:
+        raise _needs_tensorflow(name, error) from error
+    except (OSError, tfds.download.DownloadError) as error:  # the disk, or TFDS's own downloads
+        if not _is_prepared(folder):  # else another process was first, and the rename failed
+            raise UserError(f"cannot prepare {name} in {folder}: {_one_line(error)}") from error
+
+
+def _needs_tensorflow(name: str, error: ImportError) -> UserError:
+    return UserError(
+        f"preparing {name} needs a package that is not installed ({_one_line(error)}): run "
+        f"`pip install -e .[prepare]`, then `python launch.py --mode=prepare "
+        f"--config.data.name={name}`; training itself does not need it"
+    )
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:400]

@@ -1,0 +1,69 @@
+"""Every test session has a cache of its own, so that nothing on the machine can help it."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+# Before any of our modules looks: workers of pytest-xdist share one cache.
+os.environ.setdefault("GENJAX_CACHE", tempfile.mkdtemp(prefix="genjax-test-cache-"))
+os.environ.pop("TFDS_DATA_DIR", None)
+os.environ["JAX_PLATFORMS"] = "cpu"
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+
+jax.config.update("jax_compilation_cache_dir", os.environ["GENJAX_CACHE"] + "/xla")
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+@pytest.fixture
+def launch():
+    """Runs launch.py as a user does; returns the finished process."""
+
+    def run(*args, devices=1, cwd=ROOT, env=None):
+        flag = f"--xla_force_host_platform_device_count={devices}"
+        return subprocess.run(
+            [sys.executable, str(ROOT / "launch.py"), *map(str, args)],
+            cwd=cwd,
+            env={**os.environ, "XLA_FLAGS": flag, **(env or {})},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    return run
+
+
+@pytest.fixture
+def python():
+    """Runs a piece of Python in a process of its own, on so many virtual devices."""
+
+    def run(code, *args, devices=1):
+        flag = f"--xla_force_host_platform_device_count={devices}"
+        return subprocess.run(
+            [sys.executable, "-c", code, *map(str, args)],
+            cwd=ROOT,
+            env={**os.environ, "XLA_FLAGS": flag, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    return run
+
+
+@pytest.fixture
+def smoke_config():
+    """The default config at its smallest, as `get_config` returns it, with overrides."""
+    from configs import vae_digits
+
+    def config(**overrides):
+        config = vae_digits.get_config("smoke")
+        config.update_from_flattened_dict(overrides)
+        return config
+
+    return config

@@ -1,0 +1,80 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from genjax.data import transforms as T
+from genjax.rng import Rngs, per_example
+
+IMAGES = jnp.asarray(np.random.RandomState(0).randint(0, 256, (6, 8, 8, 3)), jnp.uint8)
+KEYS = per_example(jax.random.key(0), jnp.arange(6))
+
+
+def rngs(step=0, index=range(6)):
+    return Rngs(jax.random.key(1), step, jnp.asarray(list(index)))
+
+
+def batch(images=IMAGES, index=range(6)):
+    return {"image": images, "index": jnp.asarray(list(index))}
+
+
+def test_ranges():
+    edges = jnp.asarray([[0, 255]], jnp.uint8).reshape(1, 1, 2, 1)
+    np.testing.assert_array_equal(T.unit(edges).ravel(), [0, 1])
+    np.testing.assert_array_equal(T.symmetric(edges).ravel(), [-1, 1])
+
+
+def test_dequantisation_keeps_the_grey_level():
+    x = T.dequantized(IMAGES, KEYS)
+    assert x.min() >= 0 and x.max() < 1
+    np.testing.assert_array_equal(jnp.floor(x * 256).astype(jnp.uint8), IMAGES)
+
+
+def test_binarisation_has_the_right_probability():
+    many = jnp.full((4000, 2, 2, 1), 64, jnp.uint8)
+    x = T.binarized(many, per_example(jax.random.key(0), jnp.arange(4000)))
+    assert set(np.unique(x)) == {0.0, 1.0}
+    assert abs(x.mean() - 64 / 255) < 0.02
+    extremes = jnp.asarray([0, 255], jnp.uint8).reshape(2, 1, 1, 1)
+    np.testing.assert_array_equal(T.binarized(extremes, KEYS[:2]).ravel(), [0, 1])
+
+
+def test_flip_mirrors_about_half_of_the_images_whole():
+    many = jnp.tile(IMAGES[:1], (400, 1, 1, 1))
+    out = T.random_flip(many, per_example(jax.random.key(0), jnp.arange(400)))
+    mirrored = (out == many[:, :, ::-1]).all((1, 2, 3))
+    kept = (out == many).all((1, 2, 3))
+    assert (mirrored ^ kept).all() and 150 < mirrored.sum() < 250
+
+
+def test_crop_is_a_window_of_the_padded_image():
+    padding = 2
+    out = np.asarray(T.random_crop(IMAGES, KEYS, padding))
+    around = ((0, 0), (padding,) * 2, (padding,) * 2, (0, 0))
+    padded = np.pad(np.asarray(IMAGES), around, mode="reflect")
+    windows = [(y, x) for y in range(2 * padding + 1) for x in range(2 * padding + 1)]
+    for image, wide in zip(out, padded):
+        assert any((wide[y : y + 8, x : x + 8] == image).all() for y, x in windows)
+
+
+@pytest.mark.parametrize("pixels", list(T.PIXELS))
+def test_an_example_is_treated_alike_in_any_batch(pixels):
+    transform = T.Transform(pixels, flip=True, crop_padding=1)
+    whole = transform(batch(), rngs(), train=True)["image"]
+    part = transform(batch(IMAGES[2:4], [2, 3]), rngs(index=[2, 3]), train=True)["image"]
+    np.testing.assert_array_equal(whole[2:4], part)
+
+
+def test_dynamic_is_new_every_step_static_never():
+    for pixels, same in (("binarized_dynamic", False), ("binarized_static", True)):
+        transform = T.Transform(pixels)
+        a, b = (transform(batch(), rngs(step), train=True)["image"] for step in (0, 1))
+        assert bool((a == b).all()) == same
+
+
+def test_evaluation_binarises_statically_and_does_not_augment():
+    dynamic = T.Transform("binarized_dynamic", flip=True, crop_padding=2)
+    static = T.Transform("binarized_static")
+    expected = static(batch(), rngs(), train=False)["image"]
+    for step in (0, 5):
+        np.testing.assert_array_equal(dynamic(batch(), rngs(step), train=False)["image"], expected)

@@ -1,0 +1,49 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from genjax import plots
+
+
+def test_grid_puts_every_image_where_it_belongs():
+    images = np.arange(5, dtype=np.uint8).reshape(5, 1, 1, 1) * np.ones((1, 2, 3, 1), np.uint8)
+    out = plots.grid(images, columns=2, padding=1)
+    assert out.shape == (3 * 3 + 1, 2 * 4 + 1, 1)
+    for i in range(5):
+        y, x = 1 + i // 2 * 3, 1 + i % 2 * 4
+        assert (out[y : y + 2, x : x + 3] == i).all()
+    assert (out[0] == 255).all() and (out[7:9, 5:8] == 255).all()  # border, empty cell
+    assert plots.grid(images, columns=5, padding=0).shape == (2, 15, 1)
+
+
+def test_to_uint8_rounds_and_clips():
+    np.testing.assert_array_equal(
+        plots.to_uint8([-1, 0, 0.4999 / 255, 0.5, 1, 7]), [0, 0, 0, 128, 255, 255]
+    )
+    every = np.arange(256, dtype=np.uint8)
+    np.testing.assert_array_equal(plots.to_uint8(every / 255.0), every)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_png_says_that_it_is_synthetic_and_how_to_make_it_again(tmp_path, channels):
+    image = np.random.RandomState(0).randint(0, 256, (6, 5, channels)).astype(np.uint8)
+    path = tmp_path / "deep" / "a.png"
+    plots.save_png(path, image, {"config": "configs/x.py", "step": 7, "seed": 3})
+    with Image.open(path) as read:
+        text = read.text
+        np.testing.assert_array_equal(np.asarray(read).reshape(image.shape), image)
+    assert "synthetic" in text["Source"]
+    assert (text["genjax:config"], text["genjax:step"], text["genjax:seed"]) == (
+        "configs/x.py",
+        "7",
+        "3",
+    )
+    assert "trainedAlgorithmicMedia" in text["XML:com.adobe.xmp"]
+    assert [p.name for p in path.parent.iterdir()] == ["a.png"]
+
+
+def test_curves_draw_a_panel_a_term():
+    lines = [{"step": s, "train/loss": 1 / s, "train/kl": s} for s in range(1, 9)]
+    picture = plots.curves([*lines, {"step": 8, "eval/kl": 3.0}])
+    assert picture.dtype == np.uint8 and picture.ndim == 3 and picture.std() > 5
+    assert plots.curves([]) is None
