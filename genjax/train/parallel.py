@@ -56,6 +56,10 @@ class Parallel:
     def size(self):
         return len(self.devices)
 
+    def round_up(self, batch_size):
+        """The next batch size that the devices divide."""
+        return -(-batch_size // self.size) * self.size
+
     @functools.cached_property
     def mesh(self):
         # Auto axes: with make_mesh's default, explicit ones, linen's Dropout raises.

@@ -26,7 +26,7 @@ def test_bernoulli_survives_saturation():
     right, wrong = jnp.asarray([0.0, 1.0]), jnp.asarray([1.0, 0.0])
     assert float(bernoulli_log_prob(right.reshape(logits.shape), logits)[0]) == 0.0
     assert float(bernoulli_log_prob(wrong.reshape(logits.shape), logits)[0]) == -2e4
-    grad = jax.grad(lambda l: bernoulli_log_prob(wrong.reshape(logits.shape), l).sum())(logits)
+    grad = jax.grad(lambda a: bernoulli_log_prob(wrong.reshape(logits.shape), a).sum())(logits)
     np.testing.assert_allclose(grad.ravel(), [1.0, -1.0])
 
 

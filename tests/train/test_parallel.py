@@ -36,7 +36,8 @@ for step in range(0, steps, per_call):
     batch = batches[0] if per_call == 1 else jax.tree.map(lambda *x: np.stack(x), *batches)
     state, metrics = step_fn(state, p.shard(batch, stacked=per_call > 1), *whole)
     losses.append(p.fetch(metrics)["loss"])
-total = sum(float(abs(np.asarray(x)).sum()) for x in jax.tree.leaves(p.unreplicate(state).ema_params))
+ema = jax.tree.leaves(p.unreplicate(state).ema_params)
+total = sum(float(abs(np.asarray(x)).sum()) for x in ema)
 print(json.dumps({"losses": losses, "ema": total, "devices": len(state.step.sharding.device_set)}))
 """
 

@@ -2,8 +2,8 @@
 
 TFDS's own builders open the files with `tf.io.gfile` and encode images with `tf.image`. These two
 inherit from them all that describes the dataset (name, version, features, citation) and replace
-only the reading and the encoding. What they leave on disk is the same dataset: the same metadata, keys,
-order, labels and pixels; only the compressed bytes of the PNGs are Pillow's.
+only the reading and the encoding. What they leave on disk is the same dataset: the same metadata,
+keys, order, labels and pixels; only the compressed bytes of the PNGs are Pillow's.
 
 Images are [28, 28, 1] uint8, 0 (background) to 255 (ink); labels are 0..9; 60,000 training and
 10,000 test examples in the order of the original files.

@@ -1,0 +1,1 @@
+"""Flax linen modules: no losses, no files, no config."""

@@ -1,0 +1,104 @@
+"""Trains, evaluates or samples what a config describes.
+
+python launch.py [--config=configs/NAME.py[:ARG]] [--workdir=DIR] [--mode=MODE] [--config.KEY=V ...]
+"""
+
+import difflib
+import os
+import sys
+from pathlib import Path
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from genjax.errors import UserError
+
+MODES = ("train", "eval", "sample", "prepare")
+
+DEFAULT_CONFIG = Path(__file__).parent / "configs" / "vae_digits.py"
+
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, f"The run: configs/NAME.py[:smoke,seeds=N]. Default: {DEFAULT_CONFIG}"
+)
+WORKDIR = flags.DEFINE_string("workdir", "", "Where everything goes; runs/NAME if not given.")
+MODE = flags.DEFINE_string("mode", "train", f"One of {', '.join(MODES)}.")
+STEP = flags.DEFINE_string("step", "latest", "The checkpoint for eval, sample: N, latest or best.")
+
+
+def main(argv):
+    from experiments import run  # after the flags: --help need not wait for JAX
+
+    if argv[1:]:
+        raise UserError(f"'{argv[1]}' is not a flag; flags begin with --, see --help")
+    if MODE.value not in MODES:
+        raise UserError(f"--mode={MODE.value} is not known; known: {', '.join(MODES)}")
+    if not (STEP.value in ("latest", "best") or STEP.value.isdigit()):
+        raise UserError(f"--step={STEP.value} must be a number, latest or best")
+    logging.set_verbosity(logging.ERROR)  # orbax writes about 40 lines a save otherwise
+    run.enable_compile_cache()
+    path, _, arg = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
+    name = "_".join(filter(None, [Path(path).stem, arg.replace("=", "").replace(",", "_")]))
+    workdir = WORKDIR.value or os.path.join("runs", name)
+    source = {
+        "config_file": f"configs/{Path(path).name}" + (f":{arg}" if arg else ""),
+        "overrides": " ".join(a for a in sys.argv[1:] if a.startswith("--config.")),
+    }
+    if MODE.value == "train":
+        run.train(CONFIG.value, workdir, source)
+    elif MODE.value == "eval":
+        run.evaluate(CONFIG.value, workdir, source, STEP.value)
+    elif MODE.value == "sample":
+        run.sample(CONFIG.value, workdir, source, STEP.value)
+    else:
+        run.prepare(CONFIG.value)
+
+
+def parse_flags(argv):
+    """Parses the command line; whatever is wrong with it, or with the config, becomes one line."""
+    try:
+        rest = flags.FLAGS(argv)
+        CONFIG.value.keys()  # a config file that failed to load says so when it is first used
+        return rest
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(_explain(argv, error)) from error
+
+
+def _explain(argv, error):
+    """One line for a failed flag: the nearest key for a wrong one, else the first cause."""
+    from experiments.config import flatten
+
+    path = flags.FLAGS["config"].value and config_flags.get_config_filename(flags.FLAGS["config"])
+    path = Path((path or str(DEFAULT_CONFIG)).partition(":")[0])
+    if not path.is_file():
+        close = difflib.get_close_matches(str(path), map(str, path.parent.glob("*.py")), n=1)
+        nearest = f"; the nearest is {close[0]}" if close else ""
+        return f"--config: there is no file {path}{nearest}"
+    while error.__cause__ is not None:
+        error = error.__cause__
+    text = " ".join(str(error).split())
+    try:  # once more without the overrides, to know the keys
+        sys.argv = [arg for arg in argv if not arg.startswith("--config.")]
+        flags.FLAGS(sys.argv)
+        known = flatten(CONFIG.value)
+    except Exception:
+        where = "" if isinstance(error, flags.Error) else f"--config: {type(error).__name__}: "
+        return where + text
+    for arg in argv[1:]:
+        key = arg.partition("=")[0].removeprefix("--config.")
+        inner = any(name.startswith(f"{key}.") for name in known)
+        if arg.startswith("--config.") and key not in known and not inner:
+            close = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
+            return f"config.{key} is not a key of this config; the nearest is config.{close[0]}"
+    return text
+
+
+if __name__ == "__main__":
+    if not any(arg.split("=")[0] in ("--config", "-config") for arg in sys.argv[1:]):
+        sys.argv.insert(1, f"--config={DEFAULT_CONFIG}")
+    try:
+        app.run(main, flags_parser=parse_flags)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,147 @@
+"""What the trainer promises to families that are still to come."""
+
+import json
+import sys
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from PIL import Image
+
+from experiments import run as runner
+from experiments.config import base_config, flatten
+from genjax import rng
+from genjax.train.parallel import mean_over_devices
+
+SOURCE = {"config_file": "a test", "overrides": ""}
+
+
+def build_game(config, image_shape, num_classes, axis_name):
+    """Two players on the mean image: one makes it, one scores it; each has its own optimizer."""
+
+    def init(key):
+        return {"generator": jnp.zeros(image_shape), "discriminator": jnp.zeros(image_shape)}, {}
+
+    def make_train_step(tx, ema, axis_name):
+        def train_step(state, batch):
+            g, d = state.params["generator"], state.params["discriminator"]
+            real = mean_over_devices(jnp.mean(batch["image"], 0), axis_name)
+            grads = {
+                "generator": -d,
+                "discriminator": -(real - g) + d,
+            }
+            new = {}
+            for player in grads:
+                old = state.params[player]
+                updates, _ = tx.update(grads[player], state.opt_state[player], old)
+                new[player] = optax.apply_updates(old, updates)
+            metrics = {"loss": jnp.mean((real - g) ** 2)}
+            return state.replace(step=state.step + 1, params=new), metrics
+
+        return train_step
+
+    return runner.Experiment(
+        init=init,
+        loss_fn=None,
+        make_train_step=make_train_step,
+        init_opt=lambda tx, params: {k: tx.init(p) for k, p in params.items()},
+        eval_fn=lambda params, state, batch, rngs: {
+            "mse": jnp.mean((batch["image"] - params["generator"]) ** 2, (1, 2, 3)),
+            "one": jnp.ones(batch["image"].shape[0]),
+        },
+        sample=lambda params, state, keys: (
+            params["generator"] + 0.01 * rng.normal(keys, image_shape)
+        ),
+    )
+
+
+@pytest.fixture
+def game(monkeypatch):
+    module = types.ModuleType("experiments.game")
+    module.build = build_game
+    monkeypatch.setitem(sys.modules, "experiments.game", module)
+    monkeypatch.setattr(runner, "_family", lambda name: sys.modules[f"experiments.{name}"])
+    config = base_config()
+    config.experiment = "game"
+    config.num_train_steps = 60
+    config.optim.name, config.optim.lr, config.optim.momentum = "sgd", 0.2, 0.0
+    config.data.image_shape = (8, 8, 1)
+    return config
+
+
+@pytest.mark.parametrize("kind", ["jit", "pmap"])
+def test_a_game_brings_its_own_step(game, tmp_path, kind):
+    game.parallel = kind
+    report = runner.train(game, tmp_path, SOURCE)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    images = runner.Run.build(game).eval_data.images / 255.0
+    assert report["eval/mse"] < 1.05 * np.mean((images - images.mean(0)) ** 2)
+    assert report["eval/one"] == 1.0
+    assert lines[0]["train/loss"] > 0
+    assert not (tmp_path / "figures" / "manifold.png").exists()
+    assert (tmp_path / "samples" / "step_00000060.png").exists()
+
+
+def test_evaluation_does_not_depend_on_its_batch_size(game, tmp_path):
+    run = runner.Run.build(game)
+    params = jax.tree.map(lambda x: x + 0.3, run.init().params)
+    values = []
+    for size in (7, 100, 382, 500):
+        run.config.eval.batch_size = size
+        values.append(runner._evaluator(run)((params, {})))
+    for value in values:
+        assert value["eval/one"] == 1.0
+        np.testing.assert_allclose(value["eval/mse"], values[0]["eval/mse"], rtol=1e-6)
+
+
+def test_image_i_of_a_seed_is_one_image(smoke_config):
+    run = runner.Run.build(smoke_config())
+    state = run.init()
+    tree = (state.params, state.model_state)
+    sample = runner._sampler(run)
+    whole = sample(tree, 5, np.arange(40))
+    assert whole.shape == (40, 28, 28, 1) and whole.dtype == np.uint8
+    np.testing.assert_array_equal(sample(tree, 5, [17]), whole[17:18])
+    np.testing.assert_array_equal(sample(tree, 5, np.arange(30, 40)), whole[30:])
+    assert (sample(tree, 6, [17]) != whole[17:18]).any()
+    run.config.sample.batch_size = 4
+    np.testing.assert_array_equal(runner._sampler(run)(tree, 5, np.arange(40)), whole)
+
+
+def test_seeds_are_summarised(game, tmp_path):
+    game.num_seeds, game.num_train_steps = 3, 2
+    summary = runner.train(game, tmp_path, SOURCE)
+    reports = [json.loads((tmp_path / f"seed_{s}" / "report.json").read_text()) for s in range(3)]
+    values = [r["eval/mse"] for r in reports]
+    assert summary["eval/mse"]["values"] == values
+    np.testing.assert_allclose(summary["eval/mse"]["mean"], np.mean(values))
+    np.testing.assert_allclose(summary["eval/mse"]["std"], np.std(values, ddof=1), atol=1e-12)
+
+
+def test_a_workdir_tells_the_whole_story(smoke_config, tmp_path):
+    config = smoke_config(**{"checkpoint.best_metric": "eval/neg_elbo_nats"})
+    report = runner.train(config, tmp_path, SOURCE)
+    stored = json.loads((tmp_path / "config.json").read_text())
+    assert flatten(stored["config"]) == flatten(config)
+    assert "jax" in (tmp_path / "env.txt").read_text()
+    for name in ("curves", "reconstructions", "manifold"):
+        with Image.open(tmp_path / "figures" / f"{name}.png") as picture:
+            assert picture.text["genjax:config_file"] == SOURCE["config_file"]
+            assert np.asarray(picture).std() > 1
+    for key in ("eval/neg_elbo_nats", "protocol", "num_parameters", "images_per_second", "devices"):
+        assert key in report
+    total = report["eval/recon_nats"] + report["eval/kl_nats"]
+    np.testing.assert_allclose(report["eval/neg_elbo_nats"], total, rtol=1e-6)
+
+    for step in ("latest", "best", "4"):
+        again = runner.evaluate(config, tmp_path, SOURCE, step)
+        if step == "latest":
+            assert again["eval/neg_elbo_nats"] == report["eval/neg_elbo_nats"]
+    runner.sample(config, tmp_path, SOURCE)
+    files = sorted((tmp_path / "samples" / "step_00000008_seed_0").iterdir())
+    assert len(files) == config.sample.num
+    with Image.open(files[3]) as picture:
+        assert picture.text["genjax:index"] == "3" and picture.text["genjax:step"] == "8"

@@ -1,0 +1,128 @@
+"""A run that was stopped and started again ends as one that was not, to the bit."""
+
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import run as runner
+from genjax.errors import UserError
+from genjax.train.checkpoint import Checkpoints
+from genjax.train.loop import StopOnSignal
+
+SOURCE = {"config_file": "configs/vae_digits.py:smoke", "overrides": ""}
+STEPS = 21
+
+
+@pytest.fixture
+def config(smoke_config):
+    def make(**overrides):
+        values = {
+            "num_train_steps": STEPS,
+            "batch_size": 8,
+            "log_every_steps": 1,
+            "eval_every_steps": 7,
+            "sample_every_steps": 0,
+            "checkpoint_every_steps": 6,
+            "ema.decay": 0.9,
+            "optim.schedule": "cosine",
+            "optim.accumulate_steps": 2,
+            "optim.clip_norm": 1.0,
+            "data.flip": True,
+        }
+        return smoke_config(**{**values, **overrides})
+
+    return make
+
+
+@pytest.fixture
+def train(monkeypatch):
+    """Trains, stopping after the step asked for as a signal would."""
+
+    def go(config, workdir, stop_at=None):
+        def stop(signals, step):
+            signals.received = signal.Signals.SIGTERM.name
+            return step == stop_at
+
+        monkeypatch.setattr(StopOnSignal, "stop", stop)
+        report = runner.train(config, workdir, SOURCE)
+        assert (report is None) == (stop_at is not None)
+        return report
+
+    return go
+
+
+@pytest.fixture
+def final_state(config):
+    """Every leaf of a workdir's newest checkpoint, by name, as bytes."""
+    template = jax.eval_shape(runner.Run.build(config()).init)
+
+    def values(x):
+        return jax.random.key_data(x) if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else x
+
+    def read(workdir):
+        state = Checkpoints(workdir / "checkpoints").restore(template)
+        leaves, _ = jax.tree_util.tree_flatten_with_path(state)
+        return {jax.tree_util.keystr(p): np.asarray(values(x)).tobytes() for p, x in leaves}
+
+    return read
+
+
+def test_a_clean_stop_at_every_step_resumes_bit_for_bit(config, train, final_state, tmp_path):
+    train(config(), tmp_path / "whole")
+    expected = final_state(tmp_path / "whole")
+    metrics = (tmp_path / "whole" / "metrics.jsonl").read_bytes()
+    assert len(metrics.splitlines()) == STEPS + 3  # three evaluations
+    assert any("ema" in name for name in expected) and any("opt_state" in n for n in expected)
+
+    equal = []
+    for stop_at in range(1, STEPS):
+        workdir = tmp_path / f"stopped_{stop_at}"
+        train(config(), workdir, stop_at=stop_at)
+        train(config(), workdir)
+        same_metrics = (workdir / "metrics.jsonl").read_bytes() == metrics
+        equal.append(same_metrics and final_state(workdir) == expected)
+    assert equal == [True] * (STEPS - 1)
+
+
+def test_stops_again_and_again(config, train, final_state, tmp_path):
+    train(config(), tmp_path / "whole")
+    for stop_at in (2, 3, 9, 10):
+        train(config(), tmp_path / "often", stop_at=stop_at)
+    train(config(), tmp_path / "often")
+    assert final_state(tmp_path / "often") == final_state(tmp_path / "whole")
+    read = lambda name: (tmp_path / name / "metrics.jsonl").read_bytes()
+    assert read("often") == read("whole")
+
+
+def test_other_seeds_end_elsewhere_and_the_same_seed_does_not(config, train, final_state, tmp_path):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        train(config(seed=seed, num_train_steps=3), tmp_path / name)
+    assert final_state(tmp_path / "a") == final_state(tmp_path / "b")
+    assert final_state(tmp_path / "a") != final_state(tmp_path / "c")
+
+
+def test_more_steps_may_follow_and_a_changed_config_may_not(config, train, final_state, tmp_path):
+    options = {"optim.schedule": "constant", "eval_every_steps": 0}
+    train(config(num_train_steps=4, **options), tmp_path / "run")
+    with pytest.raises(UserError, match="config.optim.lr: 0.002 there, 0.5 now") as error:
+        train(
+            config(num_train_steps=8, **options, **{"optim.lr": 0.5, "seed": 3}), tmp_path / "run"
+        )
+    assert "config.seed: 0 there, 3 now" in str(error.value)
+    report = train(config(num_train_steps=8, log_every_steps=2, **options), tmp_path / "run")
+    assert report["step"] == 8
+    train(config(num_train_steps=8, **options), tmp_path / "whole")
+    assert final_state(tmp_path / "run") == final_state(tmp_path / "whole")
+    with pytest.raises(UserError, match="at step 8 already"):
+        train(config(num_train_steps=6, **options), tmp_path / "run")
+
+
+def test_a_finished_run_started_again_only_reports_again(config, train, tmp_path, capsys):
+    first = train(config(num_train_steps=3), tmp_path)
+    (tmp_path / "report.json").unlink()
+    again = train(config(num_train_steps=3), tmp_path)
+    assert "resuming" in capsys.readouterr().err
+    scores = lambda report: {k: v for k, v in report.items() if k.startswith("eval/")}
+    assert scores(first) == scores(again) and (tmp_path / "report.json").exists()

@@ -1,0 +1,173 @@
+"""launch.py as a user runs it: in a process of its own, from the command line."""
+
+import json
+import re
+
+import pytest
+
+from tests.conftest import ROOT
+
+CONFIGS = sorted(p.name for p in (ROOT / "configs").glob("*.py"))
+
+# (arguments, what the one line must say)
+MISTAKES = [
+    (["--config.optim.lrr=1"], "config.optim.lrr .* nearest is config.optim.lr"),
+    (["--config.batchsize=12"], "config.batchsize .* nearest is config.batch_size"),
+    (["--config.lr=1"], "config.lr .* nearest is config.optim.lr"),
+    (["--config.batch_size=abc"], "config.batch_size=abc"),
+    (["--config.optim.lr=None"], "config.optim.lr=None"),
+    (["--config.optim=3"], "config.optim=3"),
+    (["--config.optim.lr"], "config.optim.lr"),
+    (["--config.optim.lr=-1"], "config.optim.lr=-1.0 must be at least 0"),
+    (["--config.optim.lr=nan"], "config.optim.lr=nan must be .* finite"),
+    (["--config.batch_size=0"], "config.batch_size=0 must be at least 1"),
+    (["--config.ema.decay=1.5"], r"config.ema.decay=1.5 must be in \[0, 1\)"),
+    (["--config.parallel=pmp"], "did you mean 'pmap'"),
+    (["--config.optim.name=adm"], "config.optim.name='adm' .* did you mean 'adam'"),
+    (["--config.data.pixels=binarised"], "config.data.pixels"),
+    (["--config.objective.likelihood=gausian"], "did you mean 'gaussian'"),
+    (["--config.model.name=cnov"], "did you mean 'conv'"),
+    (["--config.experiment=vea"], "config.experiment='vea'"),
+    (["--config.data.image_shape=(28,28)"], "config.data.image_shape"),
+    (["--config.data.image_shape=(28,28.5,1)"], "config.data.image_shape"),
+    (["--config.data.image_shape=(30,30,1)"], "image_shape=.*multiples of 4"),
+    (["--config.model.latent_dim=0"], "config.model.latent_dim=0 must be at least 1"),
+    (["--config.model.encoder_features=(32,1.5)"], "config.model"),
+    (["--config.batch_size=12"], "config.batch_size=12 must be a multiple of devices .* 8"),
+    (["--config.optim.accumulate_steps=3"], "config.batch_size=128"),
+    (["--config.num_devices=9"], "config.num_devices=9, but there are 8"),
+    (["--config.steps_per_call=7"], "config.steps_per_call=7 must divide"),
+    (["--config.data.name=mnist", "--config.data.data_dir=/nowhere"], "--mode=prepare"),
+    (["--config.data.name=folder:/nowhere"], "no folder /nowhere"),
+    (["--config.data.train_split=trian"], "did you mean 'train'"),
+    (["--config=configs/vae_digit.py"], "no file configs/vae_digit.py; .*vae_digits.py"),
+    (["--config=configs/vae_digits.py:smok"], "'smok'.*smoke"),
+    (["--config=BROKEN"], "--config: SyntaxError"),
+    (["--config=EMPTY"], "--config: AttributeError.*get_config"),
+    (["--mode=trian"], "--mode=trian .* train"),
+    (["--mode=eval"], "holds no run; train it first"),
+    (["--mode=sample", "--step=first"], "--step=first"),
+    (["--wrkdir=x"], "wrkdir.*workdir"),
+    (["train"], "'train' is not a flag"),
+]
+
+
+def one_line(process):
+    assert process.returncode == 2, process.stderr
+    lines = process.stderr.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: "), process.stderr
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    "args,said", MISTAKES, ids=lambda v: " ".join(v) if type(v) is list else ""
+)
+def test_a_mistake_is_one_line_and_exit_code_2(launch, tmp_path, args, said):
+    (tmp_path / "broken.py").write_text("def get_config(:")
+    (tmp_path / "empty.py").write_text("x = 1")
+    for name in ("broken", "empty"):
+        args = [a.replace(name.upper(), str(tmp_path / f"{name}.py")) for a in args]
+    out = launch(*args, f"--workdir={tmp_path}/w", devices=8)
+    assert re.search(said, one_line(out)), out.stderr
+    assert not (tmp_path / "w").exists()
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_every_config_runs_small_evaluates_and_samples(launch, tmp_path, config):
+    flags = [f"--config=configs/{config}:smoke", f"--workdir={tmp_path}"]
+    for mode in ("train", "eval", "sample"):
+        out = launch(*flags, f"--mode={mode}")
+        assert out.returncode == 0, out.stderr
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["config_file"] == f"configs/{config}:smoke"
+    assert any(k.startswith("eval/") for k in report)
+    assert list((tmp_path / "samples").glob("step_*.png"))
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_every_config_records_what_it_reproduces(config):
+    docstring = (ROOT / "configs" / config).read_text().split('"""')[1]
+    for word in ("python launch.py", "Hardware", "Time", "Number", "Paper"):
+        assert word in docstring, f"{config} does not say its {word}"
+
+
+def test_the_same_command_resumes_and_another_config_is_refused(launch, tmp_path):
+    flags = ["--config=configs/vae_digits.py:smoke", f"--workdir={tmp_path}"]
+    assert launch(*flags, "--config.num_train_steps=4").returncode == 0
+    out = launch(*flags)
+    assert out.returncode == 0 and "resuming" in out.stderr and "at step 4" in out.stderr
+    steps = [json.loads(x)["step"] for x in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert sorted(set(steps)) == [2, 4, 6, 8]
+    refused = one_line(launch(*flags, "--config.optim.lr=0.5", "--config.model.latent_dim=3"))
+    assert "config.optim.lr: 0.002 there, 0.5 now" in refused
+    assert "config.model.latent_dim: 2 there, 3 now" in refused
+
+
+def test_the_workdir_is_named_after_the_config(launch, tmp_path):
+    out = launch("--config=configs/vae_digits.py:smoke", cwd=tmp_path, env={"PYTHONPATH": ROOT})
+    assert out.returncode != 0  # configs/ is looked up where the user stands
+    out = launch(f"--config={ROOT}/configs/vae_digits.py:smoke", cwd=tmp_path)
+    assert out.returncode == 0, out.stderr
+    assert (tmp_path / "runs" / "vae_digits_smoke" / "report.json").exists()
+
+
+def test_neither_tensorflow_nor_torch_is_ever_looked_for(launch, tmp_path):
+    """Training, evaluation and sampling in a Python that cannot find the two."""
+    (tmp_path / "sitecustomize.py").write_text(
+        """
+import sys
+from importlib.machinery import PathFinder
+
+class Hiding(PathFinder):
+    @classmethod
+    def find_spec(cls, name, *args):
+        if name in ("tensorflow", "torch"):
+            return None  # as on a machine that does not have them
+        return PathFinder.find_spec(name, *args)
+
+sys.meta_path[sys.meta_path.index(PathFinder)] = Hiding
+
+import atexit
+
+@atexit.register
+def report():
+    loaded = sorted({m.split(".")[0] for m in sys.modules} & {"tensorflow", "torch", "keras"})
+    print("loaded:", loaded, file=sys.stderr)
+"""
+    )
+    flags = ["--config=configs/vae_digits.py:smoke", f"--workdir={tmp_path}/w"]
+    env = {"PYTHONPATH": str(tmp_path), "GENJAX_CACHE": str(tmp_path / "cache")}
+    for mode in ("train", "eval", "sample"):
+        out = launch(*flags, f"--mode={mode}", env=env)
+        assert out.returncode == 0, out.stderr
+        assert "loaded: []" in out.stderr
+
+
+def test_a_signal_saves_and_the_same_command_goes_on(tmp_path):
+    import os
+    import signal
+    import subprocess
+    import sys
+    import time
+
+    flags = [
+        "--config=configs/vae_digits.py:smoke",
+        f"--workdir={tmp_path}",
+        "--config.num_train_steps=100000",
+        "--config.eval_every_steps=0",
+        "--config.sample_every_steps=0",
+        "--config.checkpoint_every_steps=0",
+    ]
+    command = [sys.executable, str(ROOT / "launch.py"), *flags]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    metrics = tmp_path / "metrics.jsonl"
+    deadline = time.time() + 120
+    while time.time() < deadline and not (metrics.exists() and metrics.read_text().count("\n") > 3):
+        time.sleep(0.1)
+    os.kill(process.pid, signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    step = int(re.search(r"stopped by SIGTERM at step (\d+), saved", errors)[1])
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit()] == [str(step)]
+    last = json.loads(metrics.read_text().splitlines()[-1])["step"]
+    assert step - 2 <= last <= step
