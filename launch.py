@@ -35,7 +35,7 @@ def main(argv):
     if not (STEP.value in ("latest", "best") or STEP.value.isdigit()):
         raise UserError(f"--step={STEP.value} must be a number, latest or best")
     logging.set_verbosity(logging.ERROR)  # orbax writes about 40 lines a save otherwise
-    run.enable_compile_cache()
+    run.set_up_process()
     path, _, arg = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
     name = "_".join(filter(None, [Path(path).stem, arg.replace("=", "").replace(",", "_")]))
     workdir = WORKDIR.value or os.path.join("runs", name)

@@ -81,7 +81,7 @@ def base_config():
             "eval": {"batch_size": 500},
             "sample": {"num": 64, "seed": 0, "batch_size": 64},
             "checkpoint": {"keep_last": 2, "keep_every": 0, "best_metric": "", "best_mode": "min"},
-            "profile": {"start_step": 10, "num_steps": 0},  # a jax.profiler trace of so many steps
+            "profile": {"start_step": 10, "num_steps": 0},  # a jax.profiler trace, 0: none
         }
     )
 

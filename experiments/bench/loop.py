@@ -52,7 +52,7 @@ def whole(run):
 
 def main(_):
     logging.set_verbosity(logging.ERROR)
-    runner.enable_compile_cache()
+    runner.set_up_process()
     config = CONFIG.value
     config.num_train_steps = STEPS.value
     config.eval_every_steps = config.sample_every_steps = 0

@@ -1,7 +1,7 @@
-"""Seconds from the command line to the end of the first step: cold, and with what the cold run left.
+"""Seconds from the command line to the end of the first step, cold and warm.
 
-Cold: no decoded data, no compiled program, no prepared dataset. Warm: the same command again in
-another workdir. Imports are what `launch.py --help` costs plus JAX's own.
+Cold: no prepared dataset, no decoded arrays, no compiled program. Warm: the same command again in
+another workdir, with all that the first one left in the cache.
 
 python -m experiments.bench.startup [--config=configs/vae_digits.py]
 """

@@ -175,3 +175,30 @@ class Progress:
 
     def close(self):
         self._bar.close()
+
+
+class Profiler:
+    """A `jax.profiler` trace of some steps, for TensorBoard or Perfetto.
+
+    Args:
+      folder: where the trace goes.
+      start_step: steps of this launch to let pass first, compilation among them.
+      num_steps: steps to trace, 0 for none.
+    """
+
+    def __init__(self, folder, start_step, num_steps):
+        self._folder, self._first, self._last = folder, start_step, start_step + num_steps
+        self._tracing = False
+
+    def update(self, step):
+        """Says that step `step` of this launch comes next."""
+        if not self._tracing and self._first <= step < self._last:
+            jax.profiler.start_trace(str(self._folder))
+            self._tracing = True
+        elif self._tracing and step >= self._last:
+            self.close()
+
+    def close(self):
+        if self._tracing:
+            jax.profiler.stop_trace()
+            self._tracing = False

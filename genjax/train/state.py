@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from genjax.rng import Rngs
-from genjax.train.parallel import mean_over_devices
+from genjax.train.parallel import mean_over_devices, scan
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -120,7 +120,7 @@ def make_train_step(loss_fn, tx, ema, *, accumulate_steps=1, axis_name=None):
                 grads, metrics, model_state = gradients(state.params, model_state, batch, state)
                 return model_state, (grads, metrics)
 
-            model_state, stacked = jax.lax.scan(part, state.model_state, parts)
+            model_state, stacked = scan(part, state.model_state, parts)
             grads, metrics = jax.tree.map(lambda x: jnp.mean(x, axis=0), stacked)
         grads, metrics = mean_over_devices((grads, metrics), axis_name)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)

@@ -121,6 +121,13 @@ def test_seeds_are_summarised(game, tmp_path):
     np.testing.assert_allclose(summary["eval/mse"]["std"], np.std(values, ddof=1), atol=1e-12)
 
 
+@pytest.mark.parametrize("first,count", [(2, 3), (6, 100)])
+def test_a_profile_is_written_on_request(smoke_config, tmp_path, first, count):
+    config = smoke_config(**{"profile.start_step": first, "profile.num_steps": count})
+    runner.train(config, tmp_path, SOURCE)
+    assert list((tmp_path / "profile").rglob("*.xplane.pb"))
+
+
 def test_a_workdir_tells_the_whole_story(smoke_config, tmp_path):
     config = smoke_config(**{"checkpoint.best_metric": "eval/neg_elbo_nats"})
     report = runner.train(config, tmp_path, SOURCE)

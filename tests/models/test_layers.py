@@ -1,0 +1,139 @@
+"""Conv and ConvTranspose against Flax's, values and gradients, over shapes."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from genjax.models import layers
+
+CASES = [  # kernel, stride, padding, height, width, in, out
+    ((1, 1), 1, "SAME", 5, 6, 3, 8),
+    ((1, 1), 2, "SAME", 5, 6, 3, 1),
+    ((2, 2), 1, "SAME", 5, 7, 8, 1),
+    ((2, 2), 2, "VALID", 6, 5, 3, 8),
+    ((2, 3), (2, 1), "SAME", 5, 4, 8, 3),
+    ((3, 3), 1, "SAME", 7, 7, 8, 1),
+    ((3, 3), 1, "VALID", 7, 6, 1, 8),
+    ((3, 3), 2, "SAME", 7, 8, 8, 3),
+    ((3, 3), 2, "VALID", 7, 8, 1, 8),
+    ((3, 3), 3, "SAME", 7, 5, 3, 3),
+    ((3, 3), 2, ((1, 1), (2, 0)), 7, 8, 3, 8),
+    ((4, 4), 2, "SAME", 6, 5, 8, 3),
+    ((4, 4), 2, ((2, 2), (1, 3)), 6, 5, 3, 1),
+    ((4, 4), 3, "VALID", 7, 6, 3, 3),
+    ((5, 5), 1, "SAME", 6, 7, 8, 1),
+    ((5, 5), 2, "SAME", 7, 6, 3, 8),
+    ((5, 3), (3, 2), ((4, 5), (0, 3)), 7, 6, 3, 3),
+    ((7, 7), 1, "SAME", 9, 8, 8, 1),
+    ((7, 7), 3, "VALID", 9, 8, 1, 3),
+    ((2, 2), 3, "SAME", 4, 5, 3, 3),
+]
+PAIRS = [(layers.Conv, nn.Conv), (layers.ConvTranspose, nn.ConvTranspose)]
+
+
+def pair(case, ours, theirs, form, dtype=None):
+    kernel, stride, padding, height, width, channels, features = case
+    strides = (stride, stride) if isinstance(stride, int) else stride
+    options = dict(features=features, kernel_size=kernel, padding=padding, dtype=dtype)
+    a = ours(strides=stride, form=form, **options)
+    b = theirs(strides=strides, **options)
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(2, height, width, channels)).astype(np.float32))
+    weights = {
+        "kernel": rng.normal(size=(*kernel, channels, features)).astype(np.float32),
+        "bias": rng.normal(size=features).astype(np.float32),
+    }
+    params = {"params": jax.tree.map(jnp.asarray, weights)}
+    return a, b, params, x
+
+
+def value_and_grads(layer, params, x):
+    @jax.jit  # one compilation, not one per operation: most of this file's time
+    def run(params, x):
+        y, pullback = jax.vjp(layer.apply, params, x)
+        weight = jnp.cos(jnp.arange(y.size, dtype=y.dtype)).reshape(y.shape)
+        return y, pullback(weight)
+
+    return run(params, x)
+
+
+def close(a, b, tolerance):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for p, q in zip(jax.tree.leaves(a), jax.tree.leaves(b)):
+        assert p.shape == q.shape and p.dtype == q.dtype
+        p, q = np.asarray(p, np.float64), np.asarray(q, np.float64)
+        np.testing.assert_allclose(p, q, rtol=0, atol=tolerance * max(1.0, abs(q).max(initial=0)))
+
+
+@pytest.fixture
+def x64():
+    before = jax.config.jax_enable_x64
+    jax.config.update("jax_enable_x64", True)
+    yield
+    jax.config.update("jax_enable_x64", before)
+
+
+def ids(case):
+    return "-".join(map(str, case)).replace(" ", "")
+
+
+@pytest.mark.parametrize("ours,theirs", PAIRS)
+@pytest.mark.parametrize("case", CASES, ids=ids)
+def test_values_and_gradients_in_double_precision(case, ours, theirs, x64):
+    forms = [None, "columns"] if ours is layers.ConvTranspose or case[1] == 1 else [None]
+    for form in forms:
+        a, b, params, x = pair(case, ours, theirs, form, jnp.float64)
+        x = x.astype(jnp.float64)
+        close(value_and_grads(a, params, x), value_and_grads(b, params, x), 1e-10)
+
+
+@pytest.mark.parametrize("form", [None, "lax", "columns"])
+@pytest.mark.parametrize("ours,theirs", PAIRS)
+def test_single_precision(ours, theirs, form):
+    a, b, params, x = pair(((3, 3), 1, "SAME", 9, 8, 64, 32), ours, theirs, form)
+    close(value_and_grads(a, params, x), value_and_grads(b, params, x), 1e-5)
+
+
+@pytest.mark.parametrize("ours,theirs", PAIRS)
+def test_same_initial_parameters(ours, theirs):
+    a, b, _, x = pair(((3, 3), 2, "SAME", 9, 8, 3, 4), ours, theirs, None)
+    close(a.init(jax.random.key(5), x), b.init(jax.random.key(5), x), 0)
+    a = ours(features=4, kernel_size=(3, 3), use_bias=False)
+    assert list(a.init(jax.random.key(0), x)["params"]) == ["kernel"]
+
+
+@pytest.mark.parametrize("ours,theirs", PAIRS)
+def test_vmap_jvp_remat_and_second_derivative(ours, theirs):
+    a, b, params, x = pair(((3, 3), 1, "SAME", 6, 5, 8, 2), ours, theirs, "columns")
+    xs, dx = jnp.stack([x, 2 * x]), jnp.sin(x)
+    in_axes = (None, 0)
+    close(jax.vmap(a.apply, in_axes)(params, xs), jax.vmap(b.apply, in_axes)(params, xs), 1e-5)
+    tangents = jax.tree.map(jnp.cos, params), dx
+    close(jax.jvp(a.apply, (params, x), tangents), jax.jvp(b.apply, (params, x), tangents), 1e-5)
+
+    def slope(layer, x):
+        loss = lambda x: jnp.sum(jnp.tanh(layer.apply(params, x)))
+        return jax.jvp(jax.grad(jax.checkpoint(loss)), (x,), (dx,))
+
+    close(jax.jit(lambda x: slope(a, x))(x), slope(b, x), 1e-4)
+
+
+@pytest.mark.parametrize("ours,theirs", PAIRS)
+def test_half_precision_compute_keeps_float32_parameters(ours, theirs):
+    a, b, params, x = pair(((3, 3), 2, "SAME", 6, 5, 8, 3), ours, theirs, None, jnp.bfloat16)
+    close(value_and_grads(a, params, x), value_and_grads(b, params, x), 1e-6)
+    assert params["params"]["kernel"].dtype == jnp.float32
+
+
+def test_pmap_over_one_device():
+    a, b, params, x = pair(((3, 3), 2, "SAME", 6, 5, 8, 3), *PAIRS[1], None)
+    y = jax.pmap(a.apply, in_axes=(None, 0))(params, x[None])
+    close(y[0], b.apply(params, x), 1e-5)
+
+
+def test_bad_padding_is_refused():
+    layer = layers.ConvTranspose(features=1, kernel_size=(3, 3), padding="CIRCULAR")
+    with pytest.raises(ValueError, match="SAME, VALID or pairs"):
+        layer.init(jax.random.key(0), jnp.ones((1, 4, 4, 1)))
