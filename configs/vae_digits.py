@@ -18,7 +18,7 @@ def get_config(arg=""):
         "encoder_hidden": 16,
         "decoder_features": (64, 32),
     }
-    config.objective = {"likelihood": "bernoulli", "beta": 1.0, "kl_warmup_steps": 200}
+    config.objective = {"likelihood": "bernoulli", "beta": 1.0}
     smoke = {
         "model.encoder_features": (4, 8),
         "model.encoder_hidden": 8,

@@ -7,8 +7,11 @@ def get_config(arg=""):
     config = base_config()
     config.experiment = "vae"
     config.batch_size = 128
-    config.num_train_steps = 1000
-    config.optim.lr = 2e-3
+    config.num_train_steps = 14_062  # 30 epochs
+    config.log_every_steps = 100
+    config.eval_every_steps = 1000
+    config.sample_every_steps = config.checkpoint_every_steps = 2000
+    config.optim.lr = 1e-3
     config.data.name = "mnist"
     config.data.pixels = "binarized_dynamic"
     config.model = {
@@ -18,7 +21,7 @@ def get_config(arg=""):
         "encoder_hidden": 16,
         "decoder_features": (64, 32),
     }
-    config.objective = {"likelihood": "bernoulli", "beta": 1.0, "kl_warmup_steps": 200}
+    config.objective = {"likelihood": "bernoulli", "beta": 1.0}
     smoke = {
         "model.encoder_features": (4, 8),
         "model.encoder_hidden": 8,

@@ -186,10 +186,6 @@ def _check_shapes(config, experiment, transform, init, train_step, image_shape):
         ) from error
 
 
-def _config_dict(run, provenance):
-    return {**provenance, "config": json.loads(run.config.to_json())}
-
-
 def _check_workdir(workdir, config, allow=()):
     """Refuses a workdir whose config is another one, naming each key."""
     path = workdir / "config.json"
@@ -256,7 +252,7 @@ def _sampler(run):
 
 
 def _drawer(run, workdir, provenance):
-    """Returns (step, state, params in one copy) -> draws samples and the family's figures."""
+    """Returns (step, state, log=None) -> draws samples and the family's figures."""
     sample = _sampler(run) if run.experiment.sample else None
     count = min(NUM_FIGURE_EXAMPLES, len(run.eval_data))
     host_batch = run.eval_data.batch(np.arange(count), np.arange(count))
@@ -301,7 +297,7 @@ def train(config, workdir, source):
     Args:
       config: a resolved ConfigDict.
       workdir: where everything goes, see the README.
-      source: {"config": "configs/x.py:arg", "overrides": ..., "command": ...} for the records.
+      source: {"config_file": "configs/x.py:arg", "overrides": "--config.a=b ..."} for the records.
 
     Returns:
       The final report, a dict, or None when a signal stopped the run early.
@@ -310,12 +306,9 @@ def train(config, workdir, source):
     if config.num_seeds > 1:
         return _train_seeds(config, workdir, source)
     began = time.perf_counter()
-    run = Run.build(config)
     resumes = _check_workdir(workdir, config)
-    workdir.mkdir(parents=True, exist_ok=True)
+    run = Run.build(config)
     provenance = _provenance(run, source)
-    logs.write_json(workdir / "config.json", {**source, "config": json.loads(config.to_json())})
-    logs.write_text(workdir / "env.txt", logs.environment(sys.argv))
 
     # Where the run goes on: its own workdir, or from scratch.
     with contextlib.closing(_checkpoints(config, workdir)) as checkpoints:
@@ -331,6 +324,14 @@ def train(config, workdir, source):
                 f"{workdir} is at step {start} already, past config.num_train_steps="
                 f"{config.num_train_steps}"
             )
+        report = workdir / "report.json"
+        if start == config.num_train_steps and report.exists():
+            report = json.loads(report.read_text())
+            if report["step"] == start:
+                _say(f"{workdir} is complete; --mode=eval computes its numbers again")
+                return report
+        logs.write_json(workdir / "config.json", {**source, "config": json.loads(config.to_json())})
+        logs.write_text(workdir / "env.txt", logs.environment(sys.argv))
         if start == 0:
             _say(logs.parameter_table(state.params))
         num_parameters = logs.count_parameters(state.params)
@@ -480,9 +481,9 @@ def _train_seeds(config, workdir, source):
 def _restored(config, workdir, step):
     """A run and the state of one of its checkpoints; step is a number, "latest" or "best"."""
     workdir = Path(workdir)
-    run = Run.build(config)
     if not _check_workdir(workdir, config, allow=("eval.",)):
         raise UserError(f"{workdir} holds no run; train it first, or name another --workdir")
+    run = Run.build(config)
     with contextlib.closing(_checkpoints(config, workdir)) as checkpoints:
         if not checkpoints.steps():
             raise UserError(f"{workdir} has no checkpoint yet; train it first")

@@ -43,8 +43,7 @@ def build(config, image_shape, num_classes, axis_name):
     del num_classes, axis_name  # unconditional, without batch statistics
     latent_dim = config.model.latent_dim
     require(latent_dim >= 1, "model.latent_dim", latent_dim, "at least 1")
-    for key in ("beta", "kl_warmup_steps"):
-        require(config.objective[key] >= 0, f"objective.{key}", config.objective[key], "at least 0")
+    require(config.objective.beta >= 0, "objective.beta", config.objective.beta, "at least 0")
     likelihood = choose(LIKELIHOODS, config.objective.likelihood, "objective.likelihood")
     network = choose(NETWORKS, config.model.name, "model.name")
     encoder, decoder = network(config, image_shape, image_shape[2] * likelihood.outputs_per_channel)
@@ -70,19 +69,10 @@ def build(config, image_shape, num_classes, axis_name):
         kl = kl_standard_normal(mean, log_variance)
         return {"neg_elbo_nats": recon + kl, "recon_nats": recon, "kl_nats": kl}
 
-    def warmup(step):
-        """The KL's weight grows over the first steps (Bowman et al. 2016, section 3.1).
-
-        Without it, in the seeds 0 of 0 and 1, one of two latents stays at the prior for epochs.
-        """
-        steps = config.objective.kl_warmup_steps
-        return jnp.minimum(1.0, (step + 1) / steps) if steps else 1.0
-
     def loss_fn(params, model_state, batch, rngs, train):
         terms = elbo_terms(params, batch["image"], rngs("latent"))
         metrics = {name: jnp.mean(term) for name, term in terms.items()}
-        beta = config.objective.beta * warmup(rngs.step)
-        loss = metrics["recon_nats"] + beta * metrics["kl_nats"]
+        loss = metrics["recon_nats"] + config.objective.beta * metrics["kl_nats"]
         return loss, (metrics, model_state)
 
     def eval_fn(params, model_state, batch, rngs):
@@ -109,7 +99,7 @@ def build(config, image_shape, num_classes, axis_name):
         pictures = {"reconstructions": plots.grid(plots.to_uint8(pairs), len(x))}
         if latent_dim == 2:
             images = plots.to_uint8(manifold(params))
-            pictures["manifold"] = plots.grid(images, MANIFOLD_SIDE, padding=0)
+            pictures["manifold"] = plots.grid(images, MANIFOLD_SIDE, padding=1)
         return pictures
 
     return Experiment(init=init, loss_fn=loss_fn, eval_fn=eval_fn, sample=sample, figures=figures)
