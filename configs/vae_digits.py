@@ -1,4 +1,16 @@
-"""The tutorial's convolutional VAE with a two-dimensional latent, on the embedded digits."""
+"""The tutorial's convolutional VAE with a two-dimensional latent, on the embedded digits.
+
+The default run. As it was meant: KL summed over the latent dimensions, binary pixels (a new draw
+every step), so that the -ELBO is a bound on a likelihood, in nats per image.
+
+Command   python launch.py --config=configs/vae_digits.py
+Hardware  2 CPU cores (AMD EPYC), JAX 0.10.2, Python 3.11
+Time      58 s with compiled programs cached, 54 s of it training (2,359 images/s)
+Number    eval/neg_elbo_nats 291.7 (recon 286.0, KL 5.7), seed 0, 1,000 steps; the 382 test images,
+          statically binarised, one posterior sample. The 8x8 digits are enlarged to 28x28, so many
+          pixels are grey and their binarisation is noise: not comparable with MNIST.
+Paper     Kingma & Welling 2014, https://arxiv.org/abs/1312.6114
+"""
 
 from experiments.config import apply_arg, base_config
 

@@ -69,7 +69,6 @@ class Run:
     cadence: Cadence
     steps_per_call: int
     train_step: Callable
-    schedule: Callable
     init: Callable  # () -> TrainState
 
     @classmethod
@@ -113,7 +112,8 @@ class Run:
 
             def train_step(state, batch):
                 rngs = rng.Rngs(state.rng, state.step, batch["slot"])
-                return step(state, transform(batch, rngs, train=True))
+                new_state, metrics = step(state, transform(batch, rngs, train=True))
+                return new_state, {**metrics, "lr": jnp.asarray(schedule(state.step))}
 
             return train_step
 
@@ -132,7 +132,6 @@ class Run:
             cadence=cadence,
             steps_per_call=steps_per_call,
             train_step=make_step(parallel.axis_name),
-            schedule=schedule,
             init=init,
         )
 
@@ -402,7 +401,6 @@ def _fit(run, state, start, workdir, checkpoints, provenance, should_stop):
         if metrics is None:
             return progress.update(step)
         values = {f"train/{k}": v for k, v in parallel.fetch(metrics).items()}
-        values["train/lr"] = float(run.schedule(step - 1))
         log.write(step, values)
         log.write_events(step, {"time/images_per_second": progress.images_per_second})
         progress.update(step, values)

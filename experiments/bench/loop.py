@@ -3,7 +3,7 @@
 The same step on the same batches, in one process, turn by turn: once in a plain `for` with nothing
 around it, once as `launch.py` runs it, with metrics, progress, TensorBoard and checkpoints.
 
-python -m experiments.bench.loop [--config=configs/vae_mnist.py] [--steps=100] [--rounds=5]
+python -m experiments.bench.loop [--config=configs/vae_mnist.py] [--steps=400] [--rounds=3]
 """
 
 import contextlib
@@ -21,8 +21,8 @@ from experiments import run as runner
 from genjax.data.dataset import train_batches
 
 CONFIG = config_flags.DEFINE_config_file("config", "configs/vae_mnist.py")
-STEPS = flags.DEFINE_integer("steps", 100, "Steps in each turn.")
-ROUNDS = flags.DEFINE_integer("rounds", 5, "Turns of each kind.")
+STEPS = flags.DEFINE_integer("steps", 400, "Steps in each turn.")
+ROUNDS = flags.DEFINE_integer("rounds", 3, "Turns of each kind.")
 
 
 def bare(run, steps):
