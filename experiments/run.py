@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.config import changed_keys, flatten, validate
+from experiments.config import changed_keys, choose, flatten, validate
 from genjax import plots, rng
 from genjax.data.dataset import eval_batches, load_dataset, train_batches
 from genjax.data.sources import cache_root, find_source, tfds_data_dir
@@ -177,12 +177,18 @@ def _check_shapes(config, experiment, transform, init, train_step, image_shape):
         return out, experiment.eval_fn(state.params, state.model_state, eval_batch, rngs)
 
     try:
-        jax.eval_shape(whole)
+        _, evaluated = jax.eval_shape(whole)
     except (TypeError, ValueError) as error:
         raise UserError(
             f"the network of config.model does not take config.data.image_shape={image_shape}: "
             f"{str(error).splitlines()[0]}"
         ) from error
+    if config.checkpoint.best_metric:
+        choose(
+            [f"eval/{name}" for name in evaluated],
+            config.checkpoint.best_metric,
+            "checkpoint.best_metric",
+        )
 
 
 def _check_workdir(workdir, config, allow=()):

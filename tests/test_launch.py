@@ -36,6 +36,7 @@ MISTAKES = [
     (["--config.batch_size=12"], "config.batch_size=12 must be a multiple of devices .* 8"),
     (["--config.optim.accumulate_steps=3"], "config.batch_size=128"),
     (["--config.num_devices=9"], "config.num_devices=9, but there are 8"),
+    (["--config.checkpoint.best_metric=eval/elbo"], "checkpoint.best_metric='eval/elbo' .*eval/"),
     (["--config.steps_per_call=7"], "config.steps_per_call=7 must divide"),
     (["--config.data.name=mnist", "--config.data.data_dir=/nowhere"], "--mode=prepare"),
     (["--config.data.name=folder:/nowhere"], "no folder /nowhere"),
