@@ -485,6 +485,11 @@ def _train_seeds(config, workdir, source):
 def _restored(config, workdir, step):
     """A run and the state of one of its checkpoints; step is a number, "latest" or "best"."""
     workdir = Path(workdir)
+    if config.num_seeds > 1:
+        raise UserError(
+            f"config.num_seeds={config.num_seeds}: name one of them, for instance without :seeds "
+            f"and with --config.seed={config.seed} --workdir={workdir}/seed_{config.seed}"
+        )
     if not _check_workdir(workdir, config, allow=("eval.",)):
         raise UserError(f"{workdir} holds no run; train it first, or name another --workdir")
     run = Run.build(config)

@@ -47,6 +47,7 @@ MISTAKES = [
     (["--config=EMPTY"], "--config: AttributeError.*get_config"),
     (["--mode=trian"], "--mode=trian .* train"),
     (["--mode=eval"], "holds no run; train it first"),
+    (["--mode=eval", "--config.num_seeds=2"], "name one of them.*--config.seed=0"),
     (["--mode=sample", "--step=first"], "--step=first"),
     (["--wrkdir=x"], "wrkdir.*workdir"),
     (["train"], "'train' is not a flag"),
