@@ -22,11 +22,23 @@ CONFIG = config_flags.DEFINE_config_file(
 )
 WORKDIR = flags.DEFINE_string("workdir", "", "Where everything goes; runs/NAME if not given.")
 MODE = flags.DEFINE_string("mode", "train", f"One of {', '.join(MODES)}.")
+DISTRIBUTED = flags.DEFINE_bool(
+    "distributed", False, "Join processes that JAX finds (SLURM, TPU pod, Open MPI, Kubernetes)."
+)
+COORDINATOR = flags.DEFINE_string("coordinator", "", "host:port of process 0, if not found so.")
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many, likewise.", lower_bound=1)
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which one this is.", lower_bound=0)
+START_SECONDS = flags.DEFINE_integer("start_seconds", 300, "How long to wait for the others.")
+HEARTBEAT_SECONDS = flags.DEFINE_integer(
+    "heartbeat_seconds", 100, "How long a process may be silent before the others end."
+)
 STEP = flags.DEFINE_string("step", "latest", "The checkpoint for eval, sample: N, latest or best.")
 
 
 def main(argv):
-    from experiments import run  # after the flags: --help need not wait for JAX
+    # After the flags: --help need not wait for JAX.
+    from experiments import evaluation, run, training
+    from genjax.train.parallel import start_processes
 
     if argv[1:]:
         raise UserError(f"'{argv[1]}' is not a flag; flags begin with --, see --help")
@@ -36,6 +48,14 @@ def main(argv):
         raise UserError(f"--step={STEP.value} must be a number, latest or best")
     logging.set_verbosity(logging.ERROR)  # orbax writes about 40 lines a save otherwise
     run.set_up_process()
+    if DISTRIBUTED.value or COORDINATOR.value:
+        start_processes(
+            COORDINATOR.value,
+            NUM_PROCESSES.value,
+            PROCESS_ID.value,
+            START_SECONDS.value,
+            HEARTBEAT_SECONDS.value,
+        )
     path, _, arg = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
     name = "_".join(filter(None, [Path(path).stem, arg.replace("=", "").replace(",", "_")]))
     workdir = WORKDIR.value or os.path.join("runs", name)
@@ -44,11 +64,12 @@ def main(argv):
         "overrides": " ".join(a for a in sys.argv[1:] if a.startswith("--config.")),
     }
     if MODE.value == "train":
-        run.train(CONFIG.value, workdir, source)
+        if training.train(CONFIG.value, workdir, source) is None:
+            sys.exit(CONFIG.value.requeue_exit_code)
     elif MODE.value == "eval":
-        run.evaluate(CONFIG.value, workdir, source, STEP.value)
+        evaluation.evaluate(CONFIG.value, workdir, source, STEP.value)
     elif MODE.value == "sample":
-        run.sample(CONFIG.value, workdir, source, STEP.value)
+        evaluation.sample(CONFIG.value, workdir, source, STEP.value)
     else:
         run.prepare(CONFIG.value)
 
@@ -101,4 +122,6 @@ if __name__ == "__main__":
         app.run(main, flags_parser=parse_flags)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)

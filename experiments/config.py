@@ -8,10 +8,13 @@ import ml_collections
 
 from genjax.data.transforms import PIXELS
 from genjax.errors import UserError
+from genjax.train.guard import POLICIES
 from genjax.train.optimizers import OPTIMIZERS, SCHEDULES
 from genjax.train.parallel import KINDS
 
 DTYPES = ("float32", "bfloat16")
+LOADERS = ("array", "grain")
+BAD_IMAGES = ("fail", "skip")
 
 # What may differ from the workdir's config.json when a run is resumed: how long, how often, where
 # and on what, but nothing that changes the numbers.
@@ -26,7 +29,12 @@ MAY_CHANGE = (
     "num_devices",
     "data.data_dir",
     "data.on_device",
+    "data.loader",
+    "data.num_workers",
+    "data.bad_images",  # the data's fingerprint says whether that changed them
     "checkpoint.",
+    "nonfinite.",
+    "requeue_exit_code",
     "profile.",
     "sample.",
 )
@@ -39,7 +47,7 @@ def base_config():
             "experiment": "",  # the file in experiments/
             "seed": 0,
             "num_seeds": 1,  # runs with seeds seed, seed + 1, ...; mean and deviation in the report
-            "parallel": "jit",  # "jit": one global batch; "pmap": replicas
+            "parallel": "jit",  # "jit": one global batch; "pmap": replicas; "fsdp": state cut too
             "num_devices": 0,  # 0: all there are
             "batch_size": 128,  # global, per step
             "num_train_steps": 1000,
@@ -77,10 +85,17 @@ def base_config():
                 "flip": False,
                 "crop_padding": 0,
                 "on_device": False,  # keep the whole training set on each device
+                "loader": "array",  # "array": decoded once, cached; "grain": decoded as needed
+                "num_workers": 0,  # processes that decode, for "grain"; 0: threads
+                "bad_images": "fail",  # what to do about a picture that cannot be read, or "skip"
             },
             "eval": {"batch_size": 500},
             "sample": {"num": 64, "seed": 0, "batch_size": 64},
             "checkpoint": {"keep_last": 2, "keep_every": 0, "best_metric": "", "best_mode": "min"},
+            # A NaN or an infinity: "raise", "skip" the update (so often in a row at most), or
+            # "rollback" to the newest checkpoint (so often in all) and past the data since.
+            "nonfinite": {"policy": "raise", "limit": 10},
+            "requeue_exit_code": 0,  # after a stop by a signal, for a scheduler that looks at it
             "profile": {"start_step": 10, "num_steps": 0},  # a jax.profiler trace, 0: none
         }
     )
@@ -163,6 +178,7 @@ def validate(config, num_devices):
         "sample.num",
         "sample.batch_size",
         "checkpoint.keep_last",
+        "nonfinite.limit",
     ):
         require(flat[key] >= 1, key, flat[key], "at least 1")
     for key in (
@@ -178,6 +194,7 @@ def validate(config, num_devices):
         "optim.clip_norm",
         "ema.half_life_images",
         "data.crop_padding",
+        "data.num_workers",
         "checkpoint.keep_every",
         "profile.start_step",
         "profile.num_steps",
@@ -193,6 +210,13 @@ def validate(config, num_devices):
     choose(OPTIMIZERS, config.optim.name, "optim.name")
     choose(SCHEDULES, config.optim.schedule, "optim.schedule")
     choose(PIXELS, config.data.pixels, "data.pixels")
+    choose(LOADERS, config.data.loader, "data.loader")
+    choose(BAD_IMAGES, config.data.bad_images, "data.bad_images")
+    choose(POLICIES, config.nonfinite.policy, "nonfinite.policy")
+    code = config.requeue_exit_code
+    require(0 <= code <= 255, "requeue_exit_code", code, "between 0 and 255")
+    resident = config.data.on_device and config.data.loader != "array"
+    require(not resident, "data.on_device", True, "False with config.data.loader=grain")
     choose(("min", "max"), config.checkpoint.best_mode, "checkpoint.best_mode")
     shape = config.data.image_shape
     whole = len(shape) == 3 and all(type(n) is int and n > 0 for n in shape)

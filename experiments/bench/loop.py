@@ -6,7 +6,6 @@ around it, once as `launch.py` runs it, with metrics, progress, TensorBoard and 
 python -m experiments.bench.loop [--config=configs/vae_mnist.py] [--steps=400] [--rounds=3]
 """
 
-import contextlib
 import json
 import statistics
 import tempfile
@@ -17,8 +16,11 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from experiments import run as runner
+from experiments.run import Run, set_up_process
+from experiments.training import Place, fit
+from experiments.workdir import open_checkpoints
 from genjax.data.dataset import train_batches
+from genjax.train.signals import StopOnSignal
 
 CONFIG = config_flags.DEFINE_config_file("config", "configs/vae_mnist.py")
 STEPS = flags.DEFINE_integer("steps", 400, "Steps in each turn.")
@@ -28,8 +30,8 @@ ROUNDS = flags.DEFINE_integer("rounds", 3, "Turns of each kind.")
 def bare(run, steps):
     """Steps/s of the compiled step alone, its first call not counted."""
     batch_at = train_batches(run.train_data, run.config.batch_size, run.config.seed)
-    step_fn = run.parallel.compile_train_step(run.train_step)
-    state = run.parallel.replicate(run.init())
+    step_fn = run.parallel.compile_train_step(run.train_step, jax.eval_shape(run.init))
+    state = run.parallel.init(run.init)
     state, _ = step_fn(state, run.parallel.shard(batch_at(0)))
     jax.block_until_ready(state)
     began = time.perf_counter()
@@ -43,22 +45,21 @@ def whole(run):
     """Steps/s of the loop, its first call, evaluation and drawing not counted."""
     with tempfile.TemporaryDirectory() as folder:
         workdir = Path(folder)
-        with contextlib.closing(runner._checkpoints(run.config, workdir)) as checkpoints:
-            state = run.parallel.replicate(run.init())
-            never = lambda step: False
-            _, _, _, speed = runner._fit(run, state, 0, workdir, checkpoints, {}, never)
+        checkpoints = open_checkpoints(run.config, workdir)
+        with StopOnSignal() as signals:
+            _, speed = fit(run, Place(run, checkpoints), workdir, {}, signals)
     return speed["images_per_second"] / run.config.batch_size
 
 
 def main(_):
     logging.set_verbosity(logging.ERROR)
-    runner.set_up_process()
+    set_up_process()
     config = CONFIG.value
     config.num_train_steps = STEPS.value
     config.eval_every_steps = config.sample_every_steps = 0
     config.log_every_steps = max(1, STEPS.value // 10)
     config.checkpoint_every_steps = max(1, STEPS.value // 2)
-    run = runner.Run.build(config)
+    run = Run.build(config)
     rates = {"bare": [], "loop": []}
     for _ in range(ROUNDS.value):
         rates["bare"].append(bare(run, STEPS.value))

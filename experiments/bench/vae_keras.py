@@ -28,7 +28,8 @@ import numpy as np
 from absl import app, flags, logging
 
 from configs import vae_mnist
-from experiments import run as runner
+from experiments.evaluation import make_evaluator
+from experiments.run import Run, set_up_process
 from genjax.data.dataset import train_batches
 
 KERAS_PYTHON = flags.DEFINE_string("keras_python", sys.executable, "A Python with TensorFlow.")
@@ -72,11 +73,11 @@ class Ours:
     def __init__(self, run):
         self._run, self._step = run, 0
         self._batch_at = train_batches(run.train_data, run.config.batch_size, run.config.seed)
-        self._train_step = run.parallel.compile_train_step(run.train_step)
-        self._evaluate = runner._evaluator(run)
-        self._state = run.parallel.replicate(run.init())
+        self._train_step = run.parallel.compile_train_step(run.train_step, jax.eval_shape(run.init))
+        self._evaluate = make_evaluator(run)
+        self._state = run.parallel.init(run.init)
         self.train(2)
-        self._state, self._step = run.parallel.replicate(run.init()), 0
+        self._state, self._step = run.parallel.init(run.init), 0
 
     def train(self, steps):
         """Returns the seconds that so many steps took."""
@@ -97,7 +98,7 @@ class Ours:
         index = np.arange(64)
         batch = self._run.eval_data.batch(index, index)
         batch["image"] = batch["image"].astype(np.float32) / 255
-        params = self._run.parallel.unreplicate(self._state.eval_params)
+        params = self._run.parallel.to_local(self._state.eval_params)
         self._run.experiment.figures(params, {}, batch)  # compile
         began = time.perf_counter()
         self._run.experiment.figures(params, {}, batch)
@@ -106,12 +107,12 @@ class Ours:
 
 def main(_):
     logging.set_verbosity(logging.ERROR)
-    runner.set_up_process()
+    set_up_process()
     config = vae_mnist.get_config()
     config.data.data_dir = DATA_DIR.value
     config.data.pixels = "unit"
     config.seed = SEED.value
-    run = runner.Run.build(config)
+    run = Run.build(config)
     steps = len(run.train_data) // config.batch_size
     keras, ours = Keras(run), Ours(run)
     seconds = {"keras fit": [], "keras loop": [], "ours": []}

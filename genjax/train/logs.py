@@ -65,6 +65,21 @@ class MetricLog:
         self._events.close()
 
 
+class NoLog:
+    """A `MetricLog` that keeps nothing, for processes that are not the main one."""
+
+    def write(self, step, metrics):
+        pass
+
+    write_events = write
+
+    def write_image(self, step, name, image):
+        pass
+
+    def close(self):
+        pass
+
+
 def read_metrics(path):
     """The lines of a metrics.jsonl as dicts; a last line cut short by a kill is left out."""
     lines = []
@@ -122,17 +137,20 @@ class Progress:
     Args:
       start, stop: steps done so far, and in the end.
       batch_size: images per step.
+      quiet: say nothing.
     """
 
     SECONDS_BETWEEN_LINES = 10.0
 
-    def __init__(self, start, stop, batch_size):
+    def __init__(self, start, stop, batch_size, quiet=False):
         self._batch_size = batch_size
         self._timed_from = self._step = start
         self._stop = stop
         self._seconds = 0.0  # of training alone
         self._resumed = self._printed = time.perf_counter()
-        self._bar = tqdm(total=stop, initial=start, unit="step", disable=not sys.stderr.isatty())
+        hidden = quiet or not sys.stderr.isatty()
+        self._bar = tqdm(total=stop, initial=start, unit="step", disable=hidden)
+        self._quiet = quiet
         self._loss = ""
 
     @property
@@ -163,8 +181,10 @@ class Progress:
             self._loss = f"loss {metrics['train/loss']:.5g}"
             self._bar.set_postfix_str(f"{rate:,.0f} images/s, {self._loss}")
         now = time.perf_counter()
-        if self._bar.disable and (
-            now - self._printed > self.SECONDS_BETWEEN_LINES or step == self._stop
+        if (
+            self._bar.disable
+            and not self._quiet
+            and (now - self._printed > self.SECONDS_BETWEEN_LINES or step == self._stop)
         ):
             self._printed = now
             left = (self._stop - step) * self._batch_size / max(rate, 1e-9)

@@ -2,12 +2,12 @@
 
 The order at a step is a contract, exact resume rests on it: write the metrics, evaluate, draw,
 save, take the next batch, step. All that a checkpoint's step leaves behind is on disk before the
-checkpoint is.
+checkpoint is, and nothing is evaluated, drawn or saved before all its steps are known to be good.
+A stop saves first: what was due at its step is made up for when the run goes on.
 """
 
 import dataclasses
 import math
-import signal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +30,18 @@ class Cadence:
 
 
 def train_loop(
-    state, start, cadence, steps_per_call, run_steps, log, evaluate, draw, save, should_stop
+    state,
+    start,
+    cadence,
+    steps_per_call,
+    run_steps,
+    settle,
+    log,
+    evaluate,
+    draw,
+    save,
+    should_stop,
+    missed=(),
 ):
     """Trains from step `start` to `cadence.num_train_steps`.
 
@@ -40,15 +51,21 @@ def train_loop(
       cadence: a `Cadence`; every cadence is a multiple of `steps_per_call`.
       steps_per_call: steps per dispatch, at multiples of it; single steps elsewhere.
       run_steps: (state, step, count) -> (state, metrics); dispatches, does not wait.
+      settle: () -> None; returns when every step so far is known to be good, else raises.
       log: (step, metrics or None); None where this step writes no metrics.
-      evaluate: (step, state) -> metrics, a dict of floats.
-      draw: (step, state).
+      evaluate: (step, state) -> metrics, a dict of floats; None if a stop cut it short.
+      draw: (step, state) -> bool; False if a stop cut it short.
       save: (step, state, metrics of an evaluation at this step or None).
       should_stop: step -> bool; True saves this step and returns.
+      missed: which of "evaluate" and "draw" the step `start` still lacks.
 
     Returns:
-      (state, step): where it ended.
+      (state, step, stopped): where it ended, and whether because of a stop.
     """
+    if "evaluate" in missed and evaluate(start, state) is None:
+        return state, start, True
+    if "draw" in missed and not draw(start, state):
+        return state, start, True
     step, pending = start, None
     while step < cadence.num_train_steps:
         whole = step % steps_per_call == 0 and step + steps_per_call <= cadence.num_train_steps
@@ -67,40 +84,20 @@ def train_loop(
         stop = should_stop(step)
         evaluates = cadence.due(cadence.eval_every_steps, step)
         draws = cadence.due(cadence.sample_every_steps, step)
-        saves = cadence.due(cadence.checkpoint_every_steps, step) or stop
-        if (evaluates or draws or saves) and pending is not None:
-            log(*pending)
-            pending = None
-        eval_metrics = evaluate(step, state) if evaluates else None
-        if draws:
-            draw(step, state)
-        if saves:
+        saves = cadence.due(cadence.checkpoint_every_steps, step)
+        if stop or evaluates or draws or saves:
+            settle()
+            if pending is not None:
+                log(*pending)
+                pending = None
+        eval_metrics = None
+        if evaluates and not stop:
+            eval_metrics = evaluate(step, state)
+            stop = eval_metrics is None
+        if draws and not stop:
+            stop = not draw(step, state)
+        if saves or stop:
             save(step, state, eval_metrics)
         if stop:
-            break
-    return state, step
-
-
-class StopOnSignal:
-    """Turns the first SIGINT or SIGTERM into a request to stop; the second one acts as usual.
-
-    Use as a context; `stop(step)` says whether a signal came, for `train_loop`'s `should_stop`.
-    """
-
-    def __enter__(self):
-        self.received = None
-        self._previous = {
-            s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)
-        }
-        return self
-
-    def __exit__(self, *exc_info):
-        for signum, handler in self._previous.items():
-            signal.signal(signum, handler)
-
-    def _on_signal(self, signum, frame):
-        self.received = signal.Signals(signum).name
-        self.__exit__()
-
-    def stop(self, step):
-        return self.received is not None
+            return state, step, True
+    return state, step, False

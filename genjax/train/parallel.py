@@ -1,8 +1,12 @@
-"""The only file that knows devices.
+"""The only file that knows devices and processes.
 
 `Parallel("jit")` runs a step on the global batch, sharded over a one-axis mesh; the compiler adds
-the communication. `Parallel("pmap")` runs the step once a device on its share of the batch, and
-the step averages over `axis_name` itself. Both give the same numbers up to rounding.
+the communication. `Parallel("fsdp")` is the same with the state sharded too. `Parallel("pmap")`
+runs the step once a device on its share of the batch, and the step averages over `axis_name`
+itself. All give the same numbers up to rounding, on one process or on many.
+
+With several processes (`start_processes`), every process runs the same program and reads its own
+rows of each global batch; process 0 is the main one, which writes what is not a checkpoint.
 """
 
 import ctypes
@@ -14,17 +18,96 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from orbax.checkpoint.multihost import get_barrier_sync_fn
 
 from genjax.errors import UserError
 
 AXIS = "data"
-KINDS = ("jit", "pmap")
+KINDS = ("jit", "pmap", "fsdp")
+
+# fsdp leaves smaller arrays whole on every device: gathering them costs more than they take.
+FSDP_MIN_SIZE = 2**12
+
+
+def start_processes(
+    coordinator="", num_processes=None, process_id=None, start_seconds=300, heartbeat_seconds=100
+):
+    """Joins the processes of one run; call it before anything touches a device.
+
+    Args:
+      coordinator: "host:port" of process 0; "" lets JAX find it, with the number of processes and
+        this one's place, from SLURM, a TPU pod, Open MPI or Kubernetes.
+      num_processes, process_id: where there is nothing to find them from.
+      start_seconds: how long to wait for the other processes.
+      heartbeat_seconds: how long a process may be silent before the others end.
+
+    Raises:
+      UserError: not all processes came, or JAX finds no cluster.
+    """
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")  # on accelerators unused
+    try:
+        jax.distributed.initialize(
+            coordinator or None,
+            num_processes,
+            process_id,
+            initialization_timeout=start_seconds,
+            heartbeat_timeout_seconds=heartbeat_seconds,
+        )
+    except (RuntimeError, ValueError) as error:
+        raise UserError(
+            "the processes of this run did not find each other (--distributed, --coordinator="
+            f"{coordinator or 'detected'}, --num_processes={num_processes or 'detected'}, "
+            f"--process_id={'detected' if process_id is None else process_id}): "
+            f"{str(error).splitlines()[0]}"
+        ) from error
+
+
+def is_main():
+    """Whether this process is the one that writes logs, pictures and messages."""
+    return jax.process_index() == 0
+
+
+def agreed(flag):
+    """Whether `flag` is true in every process; all of them have to ask."""
+    if jax.process_count() == 1:
+        return bool(flag)
+    return bool(multihost_utils.process_allgather(np.asarray(bool(flag))).all())
+
+
+def from_main(number):
+    """The integer that the main process passes; all of them have to ask."""
+    if jax.process_count() == 1:
+        return number
+    return int(multihost_utils.broadcast_one_to_all(np.asarray(number, np.int32)))
+
+
+def main_first(fn):
+    """Calls `fn` in the main process, then in the others: they find what it left on disk."""
+    if jax.process_count() == 1:
+        return fn()
+    # Not sync_global_devices, whose collective would time out while the main process works.
+    wait, day = get_barrier_sync_fn(), 24 * 3600 * 1000
+    if not is_main():
+        wait(key="main_first", timeout_ms=day)
+        return fn()
+    try:
+        return fn()
+    finally:
+        wait(key="main_first", timeout_ms=day)
 
 
 def mean_over_devices(tree, axis_name):
     """Averages a pytree over the devices of `axis_name`; None means that there is no such axis."""
     return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
+
+
+def all_over_devices(flags, axis_name):
+    """Whether bool flags hold on every device of `axis_name`; None: there is no such axis."""
+    if axis_name is None:
+        return flags
+    return jax.lax.pmin(flags.astype(jnp.int32), axis_name) == 1
 
 
 def scan(body, carry, xs):
@@ -59,8 +142,8 @@ class Parallel:
     """How a step is spread over devices.
 
     Attributes:
-      kind: "jit" or "pmap".
-      devices: tuple of jax devices.
+      kind: "jit", "pmap" or "fsdp".
+      devices: tuple of jax devices, those of each process together.
     """
 
     kind: str
@@ -68,18 +151,23 @@ class Parallel:
 
     @classmethod
     def create(cls, kind, num_devices=0):
-        """Takes the first `num_devices` devices, 0 for all there are."""
-        available = jax.devices()
+        """Takes the first `num_devices` devices of all processes, 0 for all there are."""
+        available = sorted(jax.devices(), key=lambda d: (d.process_index, d.id))
         if num_devices > len(available):
             raise UserError(
                 f"config.num_devices={num_devices}, but there are {len(available)} "
                 f"({available[0].platform})"
             )
+        if jax.process_count() > 1 and num_devices not in (0, len(available)):
+            raise UserError(
+                f"config.num_devices={num_devices} must be 0 or {len(available)} with "
+                f"{jax.process_count()} processes"
+            )
         return cls(kind, tuple(available[: num_devices or len(available)]))
 
     @property
     def axis_name(self):
-        """What a step has to average over by itself: "data" under pmap, None under jit."""
+        """What a step has to average over by itself: "data" under pmap, else None."""
         return AXIS if self.kind == "pmap" else None
 
     @property
@@ -89,6 +177,11 @@ class Parallel:
     def round_up(self, batch_size):
         """The next batch size that the devices divide."""
         return -(-batch_size // self.size) * self.size
+
+    def rows(self, batch_size):
+        """The rows of a global batch that this process reads, a slice."""
+        share = batch_size // jax.process_count()
+        return slice(jax.process_index() * share, (jax.process_index() + 1) * share)
 
     @functools.cached_property
     def mesh(self):
@@ -100,46 +193,105 @@ class Parallel:
     def _sharding(self, *spec):
         return NamedSharding(self.mesh, PartitionSpec(*spec))
 
-    def replicate(self, tree):
-        """Puts a pytree on every device."""
+    @functools.cached_property
+    def _stacked(self):
+        """Under pmap: the leading axis over this process's devices."""
+        local = [d for d in self.devices if d.process_index == jax.process_index()]
+        mesh = jax.make_mesh((len(local),), (AXIS,), axis_types=(AxisType.Auto,), devices=local)
+        return NamedSharding(mesh, PartitionSpec(AXIS))
+
+    def shardings(self, tree):
+        """Where the leaves of a state live: whole on every device; fsdp cuts the large ones."""
+
+        def leaf(x):
+            cuts = [d for d, n in enumerate(x.shape) if n % self.size == 0]
+            if self.kind != "fsdp" or x.size < FSDP_MIN_SIZE or not cuts:
+                return self._sharding()
+            longest = max(cuts, key=lambda d: x.shape[d])
+            return self._sharding(*(AXIS if d == longest else None for d in range(x.ndim)))
+
+        return jax.tree.map(leaf, tree)
+
+    def template(self, tree):
+        """What a checkpoint of this layout is restored into: shapes, dtypes and shardings."""
+        return jax.tree.map(
+            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+            tree,
+            self.shardings(tree),
+        )
+
+    def init(self, fn):
+        """The pytree that the pure function `fn()` makes, on the devices, as a state lives."""
         if self.kind == "pmap":
-            stacked = jax.tree.map(lambda x: jnp.stack([x] * self.size), tree)
-            return jax.device_put(stacked, self._sharding(AXIS))
+            return self.replicate(jax.jit(fn)())
+        return jax.jit(fn, out_shardings=self.shardings(jax.eval_shape(fn)))()
+
+    def replicate(self, tree):
+        """Puts a pytree of this process's arrays whole on every device."""
+        if self.kind == "pmap":
+            num = self._stacked.mesh.size
+            stacked = jax.tree.map(lambda x: jnp.stack([x] * num), tree)
+            return jax.device_put(stacked, self._stacked)
         # A copy: the result is donated to the step, and the caller's arrays must outlive that.
         return jax.device_put(jax.tree.map(jnp.copy, tree), self._sharding())
 
-    def unreplicate(self, tree):
-        """One copy of a replicated pytree, for the host, checkpoints and pictures."""
-        if self.kind == "pmap":
-            # The first device's own copy; x[0] would communicate.
-            return jax.tree.map(lambda x: x.addressable_shards[0].data[0], tree)
-        return tree
+    def to_global(self, tree):
+        """A state as arrays of the whole run, one copy of each leaf: what a checkpoint saves."""
+        if self.kind != "pmap":
+            return tree
+
+        def leaf(x):
+            shards = sorted(x.addressable_shards, key=lambda s: s.index[0].start or 0)
+            copies = [s.data[0] for s in shards]  # x[0] would communicate
+            return jax.make_array_from_single_device_arrays(
+                copies[0].shape, self._sharding(), copies
+            )
+
+        return jax.tree.map(leaf, tree)
+
+    def from_global(self, tree):
+        """The inverse of `to_global`; `tree` is consumed."""
+        if self.kind != "pmap":
+            return tree
+        return self.replicate(jax.tree.map(lambda x: x.addressable_data(0), tree))
+
+    def to_local(self, tree):
+        """One whole copy on a device of this process, for figures; all processes have to ask."""
+        if self.kind == "fsdp":
+            whole = jax.tree.map(lambda _: self._sharding(), tree)
+            tree = jax.jit(lambda x: x, out_shardings=whole)(tree)
+        return jax.tree.map(lambda x: x.addressable_data(0), self.to_global(tree))
 
     def shard(self, batch, stacked=False):
-        """Spreads a host batch [B, ...] (or, stacked, [K, B, ...]) over the devices."""
-        if self.kind == "jit":
-            spec = (None, AXIS) if stacked else (AXIS,)
-            return jax.device_put(batch, self._sharding(*spec))
+        """Spreads this process's rows of a batch [b, ...] (stacked: [K, b, ...]) over devices."""
+        if self.kind != "pmap":
+            sharding = self._sharding(*((None, AXIS) if stacked else (AXIS,)))
+            if jax.process_count() == 1:
+                return jax.device_put(batch, sharding)
+            return jax.tree.map(
+                lambda x: jax.make_array_from_process_local_data(sharding, x), batch
+            )
 
         def split(x):
             lead = x.shape[:1] if stacked else ()
-            x = x.reshape(*lead, self.size, -1, *x.shape[len(lead) + 1 :])
+            x = x.reshape(*lead, self._stacked.mesh.size, -1, *x.shape[len(lead) + 1 :])
             return np.moveaxis(x, 1, 0) if stacked else x
 
-        return jax.device_put(jax.tree.map(split, batch), self._sharding(AXIS))
+        return jax.device_put(jax.tree.map(split, batch), self._stacked)
 
-    def compile_train_step(self, train_step, steps_per_call=1, resident=False):
+    def compile_train_step(self, train_step, state, steps_per_call=1, resident=False):
         """Compiles a pure step; the state's buffers are donated.
 
         Args:
           train_step: (state, batch) -> (state, metrics), made for this `axis_name`.
-          steps_per_call: steps per dispatch. With more than one, batches are stacked [K, B, ...]
-            and the metrics are those of the last step.
+          state: the state, or its `jax.eval_shape`; only shapes matter.
+          steps_per_call: steps per dispatch. With more than one, batches are stacked [K, B, ...].
           resident: if True, the compiled step takes a third argument, the whole dataset on the
             device as {"image", "label"}, and batches carry "index" and "slot" alone.
 
         Returns:
-          (state, batch[, dataset]) -> (state, metrics) over what `replicate`, `shard` return.
+          (state, batch[, dataset]) -> (state, metrics) over what `init`, `shard` return; the
+          metrics are stacked [K, ...] with more than one step per call.
         """
 
         def one(state, batch, dataset):
@@ -148,42 +300,44 @@ class Parallel:
             return train_step(state, batch)
 
         def many(state, batches, dataset):
-            state, metrics = scan(lambda s, b: one(s, b, dataset), state, batches)
-            return state, jax.tree.map(lambda m: m[-1], metrics)
+            return scan(lambda s, b: one(s, b, dataset), state, batches)
 
         step = one if steps_per_call == 1 else many
         if self.kind == "pmap":
             compiled = jax.pmap(step, axis_name=AXIS, devices=self.devices, donate_argnums=0)
         else:
-            whole = self._sharding()
-            compiled = jax.jit(step, out_shardings=whole, donate_argnums=0)
+            shardings = (self.shardings(state), self._sharding())
+            compiled = jax.jit(step, out_shardings=shardings, donate_argnums=0)
         return compiled if resident else functools.partial(_without_dataset, compiled)
 
     def compile_map(self, fn):
         """Compiles `fn(tree, batch) -> {name: [B, ...]}`, row by row independent, over the devices.
 
         Returns:
-          (replicated tree, host batch [B, ...]) -> the outputs as numpy arrays [B, ...]; B must be
-          a multiple of the number of devices.
+          (tree on the devices, this process's rows of a batch [B, ...]) -> the outputs for the
+          whole batch as numpy arrays [B, ...], in every process; B must be a multiple of the
+          number of devices.
         """
         if self.kind == "pmap":
             mapped = jax.pmap(fn, axis_name=AXIS, devices=self.devices)
-
-            def run(tree, batch):
-                out = jax.device_get(mapped(tree, self.shard(batch)))
-                return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), out)
-
         else:
             mapped = jax.jit(fn, out_shardings=self._sharding(AXIS))
 
-            def run(tree, batch):
-                return jax.device_get(mapped(tree, self.shard(batch)))
+        def run(tree, batch):
+            out = mapped(tree, self.shard(batch))
+            if self.kind == "pmap":
+                out = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), jax.device_get(out))
+            if jax.process_count() > 1:
+                return multihost_utils.process_allgather(out, tiled=True)
+            return jax.device_get(out)
 
         return run
 
-    def fetch(self, metrics):
-        """Scalars of a step on the host, as floats."""
-        return {k: float(v) for k, v in jax.device_get(self.unreplicate(metrics)).items()}
+    def fetch(self, tree):
+        """A small replicated pytree (metrics) on the host."""
+        if self.kind == "pmap":
+            tree = jax.tree.map(lambda x: x.addressable_shards[0].data[0], tree)
+        return jax.device_get(tree)
 
 
 def _without_dataset(compiled, state, batch):

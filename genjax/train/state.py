@@ -22,6 +22,7 @@ class TrainState(flax.struct.PyTreeNode):
       opt_state: the optimizer's state.
       ema_params: exponential moving average of params, {} if there is none.
       rng: the root key; never advanced.
+      skipped: int32 scalar, steps whose update was left out because it was not finite.
     """
 
     step: jax.Array
@@ -30,6 +31,7 @@ class TrainState(flax.struct.PyTreeNode):
     opt_state: Any
     ema_params: Any
     rng: jax.Array
+    skipped: jax.Array
 
     @property
     def eval_params(self):
@@ -88,11 +90,15 @@ def init_state(seed, init, init_opt, ema):
         # A copy: parameters and average must not share a buffer, the state is donated.
         ema_params=jax.tree.map(jnp.copy, params) if ema.enabled else {},
         rng=root,
+        skipped=jnp.zeros((), jnp.int32),
     )
 
 
 def make_train_step(loss_fn, tx, ema, *, accumulate_steps=1, axis_name=None):
     """The train step of every family with one loss: `(state, batch) -> (state, metrics)`.
+
+    The metrics are scalars by name, and "grads", the gradients, for `genjax.train.guard` to name
+    the leaf that is not finite.
 
     Args:
       loss_fn: (params, model_state, batch, rngs, train) -> (loss, (metrics, model_state)); the
@@ -125,7 +131,7 @@ def make_train_step(loss_fn, tx, ema, *, accumulate_steps=1, axis_name=None):
         grads, metrics = mean_over_devices((grads, metrics), axis_name)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics["grad_norm"] = optax.tree.norm(grads)
+        metrics |= {"grad_norm": optax.tree.norm(grads), "grads": grads}
         ema_params = ema.update(state.ema_params, params, state.step) if ema.enabled else {}
         new_state = state.replace(
             step=state.step + 1,

@@ -11,8 +11,9 @@ import optax
 import pytest
 from PIL import Image
 
-from experiments import run as runner
+from experiments import evaluation, training
 from experiments.config import base_config, flatten
+from experiments.run import Experiment, Run
 from genjax import rng
 from genjax.train.parallel import mean_over_devices
 
@@ -43,7 +44,7 @@ def build_game(config, image_shape, num_classes, axis_name):
 
         return train_step
 
-    return runner.Experiment(
+    return Experiment(
         init=init,
         loss_fn=None,
         make_train_step=make_train_step,
@@ -63,7 +64,7 @@ def game(monkeypatch):
     module = types.ModuleType("experiments.game")
     module.build = build_game
     monkeypatch.setitem(sys.modules, "experiments.game", module)
-    monkeypatch.setattr(runner, "_family", lambda name: sys.modules[f"experiments.{name}"])
+    monkeypatch.setattr("experiments.run._family", lambda name: sys.modules[f"experiments.{name}"])
     config = base_config()
     config.experiment = "game"
     config.num_train_steps = 60
@@ -75,9 +76,9 @@ def game(monkeypatch):
 @pytest.mark.parametrize("kind", ["jit", "pmap"])
 def test_a_game_brings_its_own_step(game, tmp_path, kind):
     game.parallel = kind
-    report = runner.train(game, tmp_path, SOURCE)
+    report = training.train(game, tmp_path, SOURCE)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    images = runner.Run.build(game).eval_data.images / 255.0
+    images = Run.build(game).eval_data.images / 255.0
     assert report["eval/mse"] < 1.05 * np.mean((images - images.mean(0)) ** 2)
     assert report["eval/one"] == 1.0
     assert lines[0]["train/loss"] > 0
@@ -86,34 +87,34 @@ def test_a_game_brings_its_own_step(game, tmp_path, kind):
 
 
 def test_evaluation_does_not_depend_on_its_batch_size(game, tmp_path):
-    run = runner.Run.build(game)
+    run = Run.build(game)
     params = jax.tree.map(lambda x: x + 0.3, run.init().params)
     values = []
     for size in (7, 100, 382, 500):
         run.config.eval.batch_size = size
-        values.append(runner._evaluator(run)((params, {})))
+        values.append(evaluation.make_evaluator(run)((params, {})))
     for value in values:
         assert value["eval/one"] == 1.0
         np.testing.assert_allclose(value["eval/mse"], values[0]["eval/mse"], rtol=1e-6)
 
 
 def test_image_i_of_a_seed_is_one_image(smoke_config):
-    run = runner.Run.build(smoke_config())
+    run = Run.build(smoke_config())
     state = run.init()
     tree = (state.params, state.model_state)
-    sample = runner._sampler(run)
+    sample = evaluation.make_sampler(run)
     whole = sample(tree, 5, np.arange(40))
     assert whole.shape == (40, 28, 28, 1) and whole.dtype == np.uint8
     np.testing.assert_array_equal(sample(tree, 5, [17]), whole[17:18])
     np.testing.assert_array_equal(sample(tree, 5, np.arange(30, 40)), whole[30:])
     assert (sample(tree, 6, [17]) != whole[17:18]).any()
     run.config.sample.batch_size = 4
-    np.testing.assert_array_equal(runner._sampler(run)(tree, 5, np.arange(40)), whole)
+    np.testing.assert_array_equal(evaluation.make_sampler(run)(tree, 5, np.arange(40)), whole)
 
 
 def test_seeds_are_summarised(game, tmp_path):
     game.num_seeds, game.num_train_steps = 3, 2
-    summary = runner.train(game, tmp_path, SOURCE)
+    summary = training.train(game, tmp_path, SOURCE)
     reports = [json.loads((tmp_path / f"seed_{s}" / "report.json").read_text()) for s in range(3)]
     values = [r["eval/mse"] for r in reports]
     assert summary["eval/mse"]["values"] == values
@@ -124,13 +125,13 @@ def test_seeds_are_summarised(game, tmp_path):
 @pytest.mark.parametrize("first,count", [(2, 3), (6, 100)])
 def test_a_profile_is_written_on_request(smoke_config, tmp_path, first, count):
     config = smoke_config(**{"profile.start_step": first, "profile.num_steps": count})
-    runner.train(config, tmp_path, SOURCE)
+    training.train(config, tmp_path, SOURCE)
     assert list((tmp_path / "profile").rglob("*.xplane.pb"))
 
 
 def test_a_workdir_tells_the_whole_story(smoke_config, tmp_path):
     config = smoke_config(**{"checkpoint.best_metric": "eval/neg_elbo_nats"})
-    report = runner.train(config, tmp_path, SOURCE)
+    report = training.train(config, tmp_path, SOURCE)
     stored = json.loads((tmp_path / "config.json").read_text())
     assert flatten(stored["config"]) == flatten(config)
     assert "jax" in (tmp_path / "env.txt").read_text()
@@ -144,10 +145,10 @@ def test_a_workdir_tells_the_whole_story(smoke_config, tmp_path):
     np.testing.assert_allclose(report["eval/neg_elbo_nats"], total, rtol=1e-6)
 
     for step in ("latest", "best", "4"):
-        again = runner.evaluate(config, tmp_path, SOURCE, step)
+        again = evaluation.evaluate(config, tmp_path, SOURCE, step)
         if step == "latest":
             assert again["eval/neg_elbo_nats"] == report["eval/neg_elbo_nats"]
-    runner.sample(config, tmp_path, SOURCE)
+    evaluation.sample(config, tmp_path, SOURCE)
     files = sorted((tmp_path / "samples" / "step_00000008_seed_0").iterdir())
     assert len(files) == config.sample.num
     with Image.open(files[3]) as picture:

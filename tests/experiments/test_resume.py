@@ -6,10 +6,11 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import run as runner
+from experiments.run import Run
+from experiments.training import train as train_run
 from genjax.errors import UserError
 from genjax.train.checkpoint import Checkpoints
-from genjax.train.loop import StopOnSignal
+from genjax.train.signals import StopOnSignal
 
 SOURCE = {"config_file": "configs/vae_digits.py:smoke", "overrides": ""}
 STEPS = 21
@@ -42,11 +43,12 @@ def train(monkeypatch):
 
     def go(config, workdir, stop_at=None):
         def stop(signals, step):
-            signals.received = signal.Signals.SIGTERM.name
+            if step == stop_at:
+                signals.received = signal.Signals.SIGTERM.name
             return step == stop_at
 
         monkeypatch.setattr(StopOnSignal, "stop", stop)
-        report = runner.train(config, workdir, SOURCE)
+        report = train_run(config, workdir, SOURCE)
         assert (report is None) == (stop_at is not None)
         return report
 
@@ -56,13 +58,13 @@ def train(monkeypatch):
 @pytest.fixture
 def final_state(config):
     """Every leaf of a workdir's newest checkpoint, by name, as bytes."""
-    template = jax.eval_shape(runner.Run.build(config()).init)
+    template = jax.eval_shape(Run.build(config()).init)
 
     def values(x):
         return jax.random.key_data(x) if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else x
 
     def read(workdir):
-        state = Checkpoints(workdir / "checkpoints").restore(template)
+        state, _ = Checkpoints(workdir / "checkpoints").restore(template)
         leaves, _ = jax.tree_util.tree_flatten_with_path(state)
         return {jax.tree_util.keystr(p): np.asarray(values(x)).tobytes() for p, x in leaves}
 

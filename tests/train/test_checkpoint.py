@@ -1,3 +1,4 @@
+import hashlib
 import json
 
 import jax
@@ -28,7 +29,7 @@ def test_everything_comes_back_bit_for_bit(tmp_path):
     state = make_state(7)
     checkpoints.save(7, state, {"seed": 0})
     checkpoints.close()
-    restored = Checkpoints(tmp_path).restore(jax.eval_shape(lambda: make_state(0)))
+    restored, _ = Checkpoints(tmp_path).restore(jax.eval_shape(lambda: make_state(0)))
     assert jax.tree.structure(restored) == jax.tree.structure(state)
     assert equal(restored, state)
 
@@ -45,8 +46,8 @@ def test_training_on_does_not_change_what_is_being_saved(tmp_path):
         values = step(step(values))
         values = jax.tree.map(lambda x: x - 2, values)
     checkpoints.close()
-    assert float(Checkpoints(tmp_path).restore(values)["w"].min()) == expected[5]
-    assert float(Checkpoints(tmp_path).restore(values)["w"].max()) == expected[5]
+    assert float(Checkpoints(tmp_path).restore(values)[0]["w"].min()) == expected[5]
+    assert float(Checkpoints(tmp_path).restore(values)[0]["w"].max()) == expected[5]
 
 
 def test_retention_keeps_the_last_the_nth_and_the_best(tmp_path):
@@ -59,7 +60,7 @@ def test_retention_keeps_the_last_the_nth_and_the_best(tmp_path):
     reopened = Checkpoints(tmp_path, **options)
     assert reopened.steps() == [40, 50, 80, 110, 120] and reopened.best_step() == 50
     for step in reopened.steps():
-        assert int(reopened.restore(make_state(), step).step) == step
+        assert int(reopened.restore(make_state(), step)[0].step) == step
     maximum = Checkpoints(tmp_path, **{**options, "best_mode": "max"})
     assert maximum.best_step() == 110
 
@@ -84,7 +85,10 @@ def test_a_newer_format_is_refused(tmp_path):
     checkpoints.save(1, make_state(1), {})
     checkpoints.close()
     meta = tmp_path / "1" / "meta" / "metadata"
-    meta.write_text(json.dumps({**json.loads(meta.read_text()), "format": 99}))
+    body = {**json.loads(meta.read_text())["body"], "format": 99}
+    text = json.dumps(body, sort_keys=True)
+    sha256 = hashlib.sha256(text.encode()).hexdigest()
+    meta.write_text(json.dumps({"sha256": sha256, "body": body}))
     with pytest.raises(UserError, match="newer"):
         Checkpoints(tmp_path).restore(make_state())
 
@@ -94,4 +98,4 @@ def test_the_config_is_inside(tmp_path):
     checkpoints.save(1, make_state(1), {"optim": {"lr": 0.5}})
     checkpoints.close()
     meta = json.loads((tmp_path / "1" / "meta" / "metadata").read_text())
-    assert meta["config"] == {"optim": {"lr": 0.5}}
+    assert meta["body"]["config"] == {"optim": {"lr": 0.5}}

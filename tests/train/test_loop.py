@@ -1,20 +1,16 @@
-import os
-import signal
-
-import pytest
-
-from genjax.train.loop import Cadence, StopOnSignal, train_loop
+from genjax.train.loop import Cadence, train_loop
 
 
-def trace(start=0, stop_at=None, steps_per_call=1, **cadence):
+def trace(start=0, stop_at=None, steps_per_call=1, missed=(), cut_short=(), **cadence):
     """What happens, in order, as (name, step) pairs."""
     values = dict(
         num_train_steps=6, log_every_steps=2, eval_every_steps=3,
         sample_every_steps=0, checkpoint_every_steps=4,
     )  # fmt: skip
-    events = []
+    events, unsettled = [], []
 
     def run_steps(state, step, count):
+        unsettled.append(step)
         events.append(("step" if count == 1 else f"step x{count}", step))
         return state + count, step + count  # the "metrics" are the step they are of
 
@@ -24,22 +20,34 @@ def trace(start=0, stop_at=None, steps_per_call=1, **cadence):
             events.append(("log", step))
 
     def evaluate(step, state):
+        assert not unsettled
         events.append(("eval", step))
-        return {"eval/x": step}
+        return None if "eval" in cut_short else {"eval/x": step}
 
-    state, step = train_loop(
+    def draw(step, state):
+        assert not unsettled
+        events.append(("draw", step))
+        return "draw" not in cut_short
+
+    def save(step, state, metrics):
+        assert not unsettled
+        events.append(("save", step, metrics))
+
+    state, step, stopped = train_loop(
         start,
         start,
         Cadence(**{**values, **cadence}),
         steps_per_call,
         run_steps,
+        unsettled.clear,
         log,
         evaluate,
-        lambda step, state: events.append(("draw", step)),
-        lambda step, state, metrics: events.append(("save", step, metrics)),
+        draw,
+        save,
         lambda step: step == stop_at,
+        missed,
     )
-    assert state == step
+    assert state == step and stopped == (step == stop_at or bool(cut_short))
     return events
 
 
@@ -51,13 +59,25 @@ def test_the_order_of_things():
     ]  # fmt: skip
 
 
-def test_a_stop_saves_its_step_and_a_resume_does_the_rest():
+def test_a_stop_saves_its_step_first_and_a_resume_does_the_rest():
     whole = [e for e in trace() if e[0] != "save"]
-    for stop in range(1, 6):
+    for stop in range(1, 7):
         first = trace(stop_at=stop)
-        assert first[-1] == ("save", stop, {"eval/x": 3} if stop == 3 else None)
-        both = [e for e in first + trace(start=stop) if e[0] != "save"]
+        assert first[-1] == ("save", stop, None)
+        missed = {3: ("evaluate",), 6: ("evaluate", "draw")}.get(stop, ())
+        both = [e for e in first + trace(start=stop, missed=missed) if e[0] != "save"]
         assert sorted(both) == sorted(whole)
+
+
+def test_a_stop_in_an_evaluation_or_a_drawing_saves_at_once():
+    assert trace(cut_short=("eval",))[-2:] == [("eval", 3), ("save", 3, None)]
+    saved = ("save", 4, None)
+    options = dict(sample_every_steps=4, eval_every_steps=4)
+    assert trace(cut_short=("eval",), **options)[-2:] == [("eval", 4), saved]
+    cut = trace(cut_short=("draw",), **options)
+    assert cut[-3:] == [("eval", 4), ("draw", 4), ("save", 4, {"eval/x": 4})]
+    # What was missed is cut short again: there is nothing new to save.
+    assert trace(start=4, missed=("evaluate",), cut_short=("eval",)) == [("eval", 4)]
 
 
 def test_metrics_are_on_disk_before_their_checkpoint():
@@ -79,21 +99,3 @@ def test_several_steps_a_call_and_single_ones_after_an_odd_resume():
     assert steps == [("step x4", 0), ("step x4", 4)]
     steps = [e for e in trace(start=3, steps_per_call=4, **cadence) if e[0].startswith("step")]
     assert steps == [("step", 3), ("step x4", 4)]
-
-
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_asks_once_and_acts_the_second_time(signum):
-    def on_second(*_):
-        raise TimeoutError("the second one")
-
-    before = signal.signal(signum, on_second)
-    try:
-        with StopOnSignal() as signals:
-            assert not signals.stop(1)
-            os.kill(os.getpid(), signum)
-            assert signals.stop(2) and signals.received == signum.name
-            with pytest.raises(TimeoutError):
-                os.kill(os.getpid(), signum)
-        assert signal.getsignal(signum) is on_second
-    finally:
-        signal.signal(signum, before)

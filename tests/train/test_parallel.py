@@ -21,8 +21,10 @@ config.optim.accumulate_steps = accumulate
 config.ema.decay = 0.99
 run = Run.build(config)
 p = run.parallel
-step_fn = p.compile_train_step(run.train_step, per_call, resident=bool(resident))
-state = p.replicate(run.init())
+step_fn = p.compile_train_step(
+    run.train_step, jax.eval_shape(run.init), per_call, resident=bool(resident)
+)
+state = p.init(run.init)
 batch_at = train_batches(run.train_data, config.batch_size, config.seed)
 whole = ()
 if resident:
@@ -34,9 +36,9 @@ for step in range(0, steps, per_call):
     if resident:
         batches = [{k: b[k] for k in ("index", "slot")} for b in batches]
     batch = batches[0] if per_call == 1 else jax.tree.map(lambda *x: np.stack(x), *batches)
-    state, metrics = step_fn(state, p.shard(batch, stacked=per_call > 1), *whole)
-    losses.append(p.fetch(metrics)["loss"])
-ema = jax.tree.leaves(p.unreplicate(state).ema_params)
+    state, (metrics, _) = step_fn(state, p.shard(batch, stacked=per_call > 1), *whole)
+    losses.append(float(np.ravel(p.fetch(metrics)["loss"])[-1]))
+ema = jax.tree.leaves(p.to_local(state.ema_params))
 total = sum(float(abs(np.asarray(x)).sum()) for x in ema)
 print(json.dumps({"losses": losses, "ema": total, "devices": len(state.step.sharding.device_set)}))
 """

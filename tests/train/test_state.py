@@ -28,8 +28,8 @@ BATCH = {
 
 def run(steps, ema=NO_EMA, tx=SGD, **options):
     parallel = Parallel.create("jit", 1)
-    step = parallel.compile_train_step(make_train_step(loss_fn, tx, ema, **options))
     state = parallel.replicate(init_state(0, init, tx.init, ema))
+    step = parallel.compile_train_step(make_train_step(loss_fn, tx, ema, **options), state)
     history = []
     for _ in range(steps):
         state, metrics = step(state, parallel.shard(BATCH))
@@ -68,8 +68,8 @@ def test_accumulated_gradients_are_the_whole_batchs(parts):
 def test_the_states_buffers_are_donated():
     tx = optax.adam(0.1)
     parallel = Parallel.create("jit", 1)
-    step = parallel.compile_train_step(make_train_step(loss_fn, tx, Ema(0.9)))
     host = init_state(0, init, tx.init, Ema(0.9))
+    step = parallel.compile_train_step(make_train_step(loss_fn, tx, Ema(0.9)), host)
     state = parallel.replicate(host)
     step(state, parallel.shard(BATCH))
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves((state.params, state.ema_params)))

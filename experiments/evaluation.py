@@ -1,0 +1,216 @@
+"""What a trained model is worth and what it draws: numbers, samples, figures, for every family."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.run import Run, say
+from experiments.workdir import check_config, check_data, open_checkpoints
+from genjax import plots, rng
+from genjax.data.dataset import eval_batches
+from genjax.errors import UserError
+from genjax.train import logs
+from genjax.train.parallel import is_main
+
+NUM_FIGURE_EXAMPLES = 64
+
+
+def make_evaluator(run):
+    """Returns (tree, stop) -> {"eval/...": float}: the mean over every example of the split.
+
+    `tree` is (params, model_state) on the devices; `stop()` is asked before each batch: once it is
+    true, in any process, the result is None. Noise is keyed by an example's place in the split, so
+    the numbers do not depend on the batch size or the devices.
+    """
+
+    def eval_step(tree, batch):
+        rngs = rng.Rngs(jax.random.key(0), 0, batch["index"])
+        stop = batch.pop("stop")
+        values = run.experiment.eval_fn(*tree, run.transform(batch, rngs, train=False), rngs)
+        return {**values, "stop": stop}
+
+    mapped = run.parallel.compile_map(eval_step)
+    size = run.parallel.round_up(run.config.eval.batch_size)
+
+    def evaluate(tree, stop=_never):
+        sums = {}
+        for batch in eval_batches(run.eval_data, size, run.parallel.rows(size)):
+            mask = batch.pop("mask")
+            values = mapped(tree, {**batch, "stop": np.full(len(batch["index"]), stop())})
+            if values.pop("stop").any():
+                return None
+            for name, value in values.items():
+                sums[name] = sums.get(name, 0.0) + value[mask].sum(dtype=np.float64)
+        return {f"eval/{name}": float(total / len(run.eval_data)) for name, total in sums.items()}
+
+    return evaluate
+
+
+def make_sampler(run):
+    """Returns (tree, seed, indices, stop) -> uint8 images; image i of a seed is always the same.
+
+    `stop` is as in `make_evaluator`.
+    """
+
+    def sample_step(tree, batch):
+        key = rng.stream(jax.random.key(batch["seed"][0]), "sample")
+        images = run.experiment.sample(*tree, rng.per_example(key, batch["index"]))
+        return {"image": images, "stop": batch["stop"]}
+
+    mapped = run.parallel.compile_map(sample_step)
+    size = run.parallel.round_up(run.config.sample.batch_size)
+    rows = run.parallel.rows(size)
+
+    def sample(tree, seed, indices, stop=_never):
+        out = []
+        for start in range(0, len(indices), size):
+            # Always whole batches: how many images are wanted does not change how one is computed.
+            index = np.resize(np.asarray(indices[start : start + size], np.int32), size)[rows]
+            batch = {"index": index, "seed": np.full(len(index), seed, np.uint32)}
+            made = mapped(tree, {**batch, "stop": np.full(len(index), stop())})
+            if made["stop"].any():
+                return None
+            out.append(plots.to_uint8(made["image"]))
+        return np.concatenate(out)[: len(indices)]
+
+    return sample
+
+
+def _never():
+    return False
+
+
+def make_drawer(run, workdir, provenance):
+    """Returns (step, state, log=None, stop) -> whether it drew: samples and the family's figures.
+
+    `stop` is as in `make_evaluator`.
+    """
+    sample = make_sampler(run) if run.experiment.sample else None
+    count = min(NUM_FIGURE_EXAMPLES, len(run.eval_data))
+    host_batch = run.eval_data.batch(np.arange(count), np.arange(count))
+
+    def draw(step, state, log=None, stop=_never):
+        told = {**provenance, "step": step}
+        pictures = {}
+        if run.experiment.figures:
+            one = run.parallel.to_local((state.eval_params, state.model_state))
+            if is_main():
+                rngs = rng.Rngs(jax.random.key(0), 0, jnp.asarray(host_batch["index"]))
+                batch = run.transform(jax.tree.map(jnp.asarray, host_batch), rngs, train=False)
+                pictures = run.experiment.figures(*one, batch)
+            for name, picture in pictures.items():
+                save_png(workdir / "figures" / f"{name}.png", picture, told)
+        if sample:
+            tree = (state.eval_params, state.model_state)
+            config = run.config.sample
+            images = sample(tree, config.seed, np.arange(min(config.num, 256)), stop)
+            if images is None:
+                return False
+            pictures["samples"] = plots.grid(images)
+            told = {**told, "seed": config.seed}
+            save_png(samples_png(workdir, step), pictures["samples"], told)
+        if log:
+            for name, picture in pictures.items():
+                log.write_image(step, f"figures/{name}", picture)
+        return True
+
+    return draw
+
+
+def samples_png(workdir, step):
+    """Where the samples of a step go."""
+    return Path(workdir) / "samples" / f"step_{step:08d}.png"
+
+
+def save_png(path, picture, told):
+    """Saves a picture in the main process; one that cannot be written does not end a run."""
+    if not is_main():
+        return
+    try:
+        plots.save_png(path, picture, told)
+    except OSError as error:
+        say(f"warning: could not write {path}: {error}")
+
+
+def provenance_of(run, source):
+    """What the PNG files and report.json say about where they come from."""
+    return {**source, "train_seed": run.config.seed, "parameters": which_parameters(run)}
+
+
+def which_parameters(run):
+    """ "ema" or "raw": whose parameters are evaluated and sampled."""
+    ema = run.config.ema
+    return "ema" if ema.decay > 0 or ema.half_life_images > 0 else "raw"
+
+
+def protocol_of(run):
+    """How the numbers of a report were made."""
+    data = run.config.data
+    pixels = "binarized_static" if data.pixels.startswith("binarized") else data.pixels
+    return {
+        "data": f"{run.eval_data.name}:{run.eval_data.split}",
+        "data_sha256": run.eval_data.fingerprint,
+        "num_examples": len(run.eval_data),
+        "pixels": pixels,
+        "parameters": which_parameters(run),
+    }
+
+
+def _restored(config, workdir, step):
+    """A run and the state of one of its checkpoints; step is a number, "latest" or "best"."""
+    workdir = Path(workdir)
+    if config.num_seeds > 1:
+        raise UserError(
+            f"config.num_seeds={config.num_seeds}: name one of them, for instance without :seeds "
+            f"and with --config.seed={config.seed} --workdir={workdir}/seed_{config.seed}"
+        )
+    if not check_config(workdir, config, allow=("eval.",)):
+        raise UserError(f"{workdir} holds no run; train it first, or name another --workdir")
+    run = Run.build(config)
+    check_data(workdir, run)
+    checkpoints = open_checkpoints(config, workdir, read_only=True)
+    if checkpoints.empty():
+        raise UserError(f"{workdir} has no checkpoint yet; train it first")
+    chosen = {"latest": lambda: None, "best": checkpoints.best_step}.get(step, lambda: int(step))
+    template = run.parallel.template(jax.eval_shape(run.init))
+    state, _ = checkpoints.restore(template, chosen())
+    return run, run.parallel.from_global(state), int(state.step)
+
+
+def evaluate(config, workdir, source, step="latest"):
+    """Computes every number of a checkpoint again, writes eval_<step>.json, draws the figures."""
+    run, state, step = _restored(config, workdir, step)
+    provenance = provenance_of(run, source)
+    metrics = make_evaluator(run)((state.eval_params, state.model_state))
+    report = {**provenance, "step": step, **metrics, "protocol": protocol_of(run)}
+    if is_main():
+        logs.write_json(Path(workdir) / f"eval_{step:08d}.json", report)
+    make_drawer(run, Path(workdir), provenance)(step, state)
+    say_report(workdir, report)
+    return report
+
+
+def sample(config, workdir, source, step="latest"):
+    """Draws config.sample.num images of a checkpoint: a PNG each, and a grid of the first ones."""
+    run, state, step = _restored(config, workdir, step)
+    if run.experiment.sample is None:
+        raise UserError(f"config.experiment='{config.experiment}' has nothing to sample")
+    seed = config.sample.seed
+    tree = (state.eval_params, state.model_state)
+    images = make_sampler(run)(tree, seed, np.arange(config.sample.num))
+    told = {**provenance_of(run, source), "step": step, "seed": seed}
+    folder = Path(workdir) / "samples" / f"step_{step:08d}_seed_{seed}"
+    if is_main():
+        for i, image in enumerate(images):
+            plots.save_png(folder / f"{i:06d}.png", image, {**told, "index": i})
+        plots.save_png(folder.with_suffix(".png"), plots.grid(images[:256]), told)
+    say(f"{len(images)} images in {folder}, a grid in {folder}.png")
+    return images
+
+
+def say_report(workdir, report):
+    """The numbers of a report, for the terminal."""
+    numbers = "  ".join(f"{k}={v:.5g}" for k, v in report.items() if k.startswith("eval/"))
+    say(f"step {report['step']}: {numbers}\neverything is in {workdir}")

@@ -1,0 +1,86 @@
+"""What a workdir remembers of its run, and what may not change when the run goes on."""
+
+import json
+from pathlib import Path
+
+from experiments.config import changed_keys, flatten
+from experiments.run import say
+from genjax.errors import UserError
+from genjax.train import logs
+from genjax.train.checkpoint import Checkpoints
+
+
+def check_config(workdir, config, allow=()):
+    """Refuses a workdir whose config is another one, naming each key.
+
+    Returns:
+      Whether the workdir holds a run.
+    """
+    path = Path(workdir) / "config.json"
+    if not path.exists():
+        return False
+    changed = changed_keys(flatten(_read(path)["config"]), flatten(config))
+    changed = {k: v for k, v in changed.items() if not k.startswith(tuple(allow))}
+    if changed:
+        listed = "; ".join(
+            f"config.{k}: {old!r} there, {new!r} now" for k, (old, new) in changed.items()
+        )
+        raise UserError(f"{workdir} belongs to another config ({listed}); choose another --workdir")
+    return True
+
+
+def check_data(workdir, run):
+    """Refuses a workdir whose data are no longer what they were when its run began."""
+    path = Path(workdir) / "config.json"
+    known = _read(path).get("data", {}) if path.exists() else {}
+    for key, now in describe_data(run).items():
+        if key in known and known[key] != now:
+            raise UserError(
+                f"dataset '{now['name']}' ({now['split']}) has changed on disk since {workdir} "
+                f"began: {known[key]['num_examples']} examples, fingerprint "
+                f"{known[key]['fingerprint'][:12]} then, {now['num_examples']}, "
+                f"{now['fingerprint'][:12]} now; bring it back, or choose another --workdir"
+            )
+
+
+def describe_data(run):
+    """{"train/array": {...}, "eval/array": {...}}: what data a run sees.
+
+    The fingerprint is that of the decoded pixels, or, where they are never all decoded, of the
+    files; so it is told apart by loader.
+    """
+    return {
+        f"{role}/{run.config.data.loader}": {
+            "name": data.name,
+            "split": data.split,
+            "num_examples": len(data),
+            "fingerprint": data.fingerprint,
+        }
+        for role, data in (("train", run.train_data), ("eval", run.eval_data))
+    }
+
+
+def write_config(workdir, run, source):
+    """config.json: the command's config file and overrides, the resolved config, the data."""
+    path = Path(workdir) / "config.json"
+    known = _read(path).get("data", {}) if path.exists() else {}
+    config = json.loads(run.config.to_json())
+    data = {**known, **describe_data(run)}
+    logs.write_json(path, {**source, "config": config, "data": data})
+
+
+def open_checkpoints(config, workdir, read_only=False):
+    """The checkpoints of a workdir, as the config wants them kept."""
+    return Checkpoints(
+        Path(workdir) / "checkpoints",
+        **config.checkpoint.to_dict(),
+        read_only=read_only,
+        warn=lambda text: say(f"warning: {text}"),
+    )
+
+
+def _read(path):
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: mend it, or choose another --workdir") from error
