@@ -57,6 +57,29 @@ def python():
 
 
 @pytest.fixture
+def start():
+    """Starts a piece of Python in a process of its own, which a test then does things to."""
+    processes = []
+
+    def run(code, *args):
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, *map(str, args)],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        processes.append(process)
+        return process
+
+    yield run
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
 def smoke_config():
     """The default config at its smallest, as `get_config` returns it, with overrides."""
     from configs import vae_digits

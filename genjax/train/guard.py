@@ -55,8 +55,15 @@ def guarded(train_step, policy, axis_name):
 
 def checked_names(train_step, state, batch):
     """What `guarded` looks at, in its order: metrics, gradients, then every leaf of the state."""
-    shapes = jax.eval_shape(lambda s, b: _checked(*train_step(s, b)), state, batch)
-    return list(shapes)
+    names = []  # filled while tracing: what comes back from there has its keys sorted
+
+    def look(state, batch):
+        found = _checked(*train_step(state, batch))
+        names.extend(found)
+        return list(found.values())
+
+    jax.eval_shape(look, state, batch)
+    return names
 
 
 def _checked(state, metrics):

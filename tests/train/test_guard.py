@@ -1,0 +1,84 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from genjax.train.guard import NotFinite, checked_names, guarded
+from genjax.train.parallel import Parallel
+from genjax.train.state import Ema, init_state, make_train_step
+
+TX = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(0.1))
+
+
+def init(key):
+    return {"a": jnp.ones(3), "b": jnp.ones(2)}, {}
+
+
+def loss_fn(params, model_state, batch, rngs, train):
+    # sqrt(0) is finite and its derivative is not: one gradient, and no metric, goes wrong.
+    loss = jnp.sum(params["a"] ** 2) + jnp.mean(jnp.sqrt(batch["x"])) * 0
+    loss += jnp.mean(jnp.sqrt(batch["x"][:, None] * params["b"] ** 2))
+    return loss, ({"twice": 2 * loss}, model_state)
+
+
+def steps(policy, xs, kind="jit"):
+    """[(state, metrics, health)] after each step, on the batches x = xs[i]."""
+    parallel = Parallel.create(kind, 1)
+    plain = make_train_step(loss_fn, TX, Ema(0.9), axis_name=parallel.axis_name)
+    state = init_state(0, init, TX.init, Ema(0.9))
+    batch = {"x": np.ones(4, np.float32), "slot": np.arange(4, dtype=np.int32)}
+    single = make_train_step(loss_fn, TX, Ema(0.9))
+    names = checked_names(single, state, jax.tree.map(jnp.asarray, batch))
+    step = parallel.compile_train_step(guarded(plain, policy, parallel.axis_name), state)
+    state, history = parallel.replicate(state), []
+    for x in xs:
+        batch["x"] = np.full(4, x, np.float32)
+        state, (metrics, health) = step(state, parallel.shard(batch))
+        history.append(
+            jax.device_get((parallel.to_local(state), *parallel.fetch((metrics, health))))
+        )
+    return names, history
+
+
+def wrong(names, health):
+    return [n for n, ok in zip(names, health[:-1], strict=True) if not ok]
+
+
+def test_everything_is_finite_until_it_is_not():
+    names, history = steps("raise", [1.0, 1.0])
+    assert all(wrong(names, health) == [] for _, _, health in history)
+    assert not history[0][2][-1]  # nobody asked to stop
+    assert "grads" not in history[0][1]
+
+
+@pytest.mark.parametrize("kind", ["jit", "pmap"])
+def test_the_metric_and_the_leaf_are_named_at_their_step(kind):
+    names, history = steps("raise", [1.0, 0.0, np.nan], kind)
+    assert wrong(names, history[0][2]) == []
+    found = wrong(names, history[1][2])
+    # The loss is finite; the gradient of b is not, and clipping spreads it to a's update.
+    assert "metrics['loss']" not in found and "metrics['grad_norm']" in found
+    assert "grads['b']" in found and "grads['a']" not in found
+    assert {"params['a']", "params['b']", "ema_params['b']"} < set(found)
+    assert "metrics['loss']" in wrong(names, history[2][2])
+
+
+@pytest.mark.parametrize("kind", ["jit", "pmap"])
+def test_skipping_changes_nothing_but_the_counters(kind):
+    _, history = steps("skip", [1.0, 0.0, np.nan, 1.0], kind)
+    _, expected = steps("skip", [1.0, 1.0], kind)
+    good, bad = history[0][0], history[2][0]
+    assert int(bad.step) == 3 and int(bad.skipped) == 2
+    same = jax.tree.map(np.array_equal, (good.params, good.opt_state), (bad.params, bad.opt_state))
+    assert all(jax.tree.leaves(same))
+    assert all(jax.tree.leaves(jax.tree.map(np.array_equal, good.ema_params, bad.ema_params)))
+    assert [int(m["skipped_steps"]) for _, m, _ in history] == [0, 1, 2, 2]
+    after = history[3][0].params["a"]
+    np.testing.assert_array_equal(after, expected[1][0].params["a"])
+
+
+def test_the_message_says_step_names_and_examples():
+    text = str(NotFinite(7, [f"params['{i}']" for i in range(9)], np.arange(20)))
+    assert text.startswith("step 7: not finite: params['0'], ") and "5 more" in text
+    assert "(examples 0, 1, 2, 3, 4, 5, 6, 7, ...)" in text

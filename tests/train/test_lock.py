@@ -1,0 +1,68 @@
+import fcntl
+import json
+import os
+import platform
+import signal
+import subprocess
+
+import pytest
+
+from genjax.errors import UserError
+from genjax.train import lock
+from genjax.train.lock import locked
+
+HOLD = """
+import sys, time
+from genjax.train.lock import locked
+with locked(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_second_run_is_refused_and_told_who_is_first(start, tmp_path):
+    process = start(HOLD, tmp_path)
+    assert process.stdout.readline() == "held\n"
+    with pytest.raises(UserError, match=f"in use by process {process.pid} on {platform.node()}"):
+        with locked(tmp_path):
+            pass
+    said = []
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    with locked(tmp_path, said.append):  # the first one is dead: its lock is stale
+        pass
+    assert len(said) == 1 and f"process {process.pid} " in said[0]
+    with locked(tmp_path, said.append):  # this one was given back
+        pass
+    assert len(said) == 1
+
+
+def test_a_damaged_lock_file_is_no_lock(tmp_path):
+    (tmp_path / ".lock").write_text('{"pid": 12')
+    with locked(tmp_path):
+        assert json.loads((tmp_path / ".lock").read_text())["pid"] == os.getpid()
+
+
+@pytest.mark.parametrize("host,pid,refused", [("here", "own", True), ("here", "dead", False),
+                                              ("elsewhere", "dead", True)])  # fmt: skip
+def test_without_locks_of_the_file_system_the_process_is_asked(
+    monkeypatch, tmp_path, host, pid, refused
+):
+    def flock(*args):
+        raise OSError(lock.errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    holder = {
+        "pid": os.getpid() if pid == "own" else dead.pid,
+        "host": platform.node() if host == "here" else "elsewhere",
+    }
+    (tmp_path / ".lock").write_text(json.dumps(holder))
+    if refused:
+        with pytest.raises(UserError, match="in use by"):
+            with locked(tmp_path):
+                pass
+    else:
+        with locked(tmp_path):
+            pass
