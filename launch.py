@@ -4,11 +4,12 @@ python launch.py [--config=configs/NAME.py[:ARG]] [--workdir=DIR] [--mode=MODE] 
 """
 
 import difflib
+import errno
 import os
 import sys
 from pathlib import Path
 
-from absl import app, flags, logging
+from absl import app, flags
 from ml_collections import config_flags
 
 from genjax.errors import UserError
@@ -46,7 +47,6 @@ def main(argv):
         raise UserError(f"--mode={MODE.value} is not known; known: {', '.join(MODES)}")
     if not (STEP.value in ("latest", "best") or STEP.value.isdigit()):
         raise UserError(f"--step={STEP.value} must be a number, latest or best")
-    logging.set_verbosity(logging.ERROR)  # orbax writes about 40 lines a save otherwise
     run.set_up_process()
     if DISTRIBUTED.value or COORDINATOR.value:
         start_processes(
@@ -123,5 +123,10 @@ if __name__ == "__main__":
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:  # a full disk, a folder that may not be written to
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

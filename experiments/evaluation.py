@@ -6,12 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.run import Run, say
+from experiments.run import Run, say, warn
 from experiments.workdir import check_config, check_data, open_checkpoints
-from genjax import plots, rng
+from genjax import files, plots, rng
 from genjax.data.dataset import eval_batches
 from genjax.errors import UserError
-from genjax.train import logs
 from genjax.train.parallel import is_main
 
 NUM_FIGURE_EXAMPLES = 64
@@ -131,7 +130,7 @@ def save_png(path, picture, told):
     try:
         plots.save_png(path, picture, told)
     except OSError as error:
-        say(f"warning: could not write {path}: {error}")
+        warn(f"could not write {path}: {error}")
 
 
 def provenance_of(run, source):
@@ -186,7 +185,7 @@ def evaluate(config, workdir, source, step="latest"):
     metrics = make_evaluator(run)((state.eval_params, state.model_state))
     report = {**provenance, "step": step, **metrics, "protocol": protocol_of(run)}
     if is_main():
-        logs.write_json(Path(workdir) / f"eval_{step:08d}.json", report)
+        files.write_json(Path(workdir) / f"eval_{step:08d}.json", report)
     make_drawer(run, Path(workdir), provenance)(step, state)
     say_report(workdir, report)
     return report

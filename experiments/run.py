@@ -15,6 +15,7 @@ from genjax.data.dataset import load_dataset
 from genjax.data.sources import cache_root, find_source, tfds_data_dir
 from genjax.data.transforms import Transform
 from genjax.errors import UserError
+from genjax.train.checkpoint import quiet_orbax
 from genjax.train.guard import checked_names, guarded
 from genjax.train.loop import Cadence
 from genjax.train.optimizers import make_optimizer, make_schedule
@@ -228,8 +229,14 @@ def say(text):
         print(text, file=sys.stderr, flush=True)
 
 
+def warn(text):
+    """Tells of something that went wrong and was survived."""
+    say(f"warning: {text}")
+
+
 def set_up_process():
     """Once, before anything touches a device: compiled programs are kept on disk, the heap too."""
+    quiet_orbax()
     keep_heap()
     jax.config.update("jax_compilation_cache_dir", str(cache_root() / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)

@@ -22,16 +22,16 @@ from experiments.evaluation import (
     save_png,
     say_report,
 )
-from experiments.run import Run, say
+from experiments.run import Run, say, warn
 from experiments.workdir import check_config, check_data, open_checkpoints, write_config
-from genjax import plots
+from genjax import files, plots
 from genjax.data.dataset import train_batches
 from genjax.errors import RunError, UserError
 from genjax.train import logs
 from genjax.train.guard import NotFinite
 from genjax.train.lock import locked
 from genjax.train.loop import train_loop
-from genjax.train.parallel import from_main, is_main
+from genjax.train.parallel import agreed, from_main, is_main
 from genjax.train.signals import StopOnSignal
 
 # Dispatches that may be under way before the numbers of the oldest are looked at: waiting for the
@@ -105,7 +105,7 @@ def _train(config, workdir, source, signals):
                 return report
         if is_main():
             write_config(workdir, run, source)
-            logs.write_text(workdir / "env.txt", logs.environment(sys.argv))
+            files.write_text(workdir / "env.txt", logs.environment(sys.argv))
         if place.step == 0:
             say(logs.parameter_table(shapes.params))
         try:
@@ -125,7 +125,7 @@ def _train(config, workdir, source, signals):
             "devices": f"{run.parallel.size} x {run.parallel.devices[0].device_kind}",
         }
         if is_main():
-            logs.write_json(workdir / "report.json", report)
+            files.write_json(workdir / "report.json", report)
             picture = plots.curves(logs.read_metrics(workdir / "metrics.jsonl"))
             if picture is not None:
                 told = {**provenance, "step": place.step}
@@ -205,8 +205,12 @@ def fit(run, place, workdir, provenance, signals):
         )
         for count in {1, run.steps_per_call}
     }
+
+    def open_log():
+        return logs.MetricLog(workdir, place.step, warn) if is_main() else logs.NoLog()
+
     evaluator, draw = make_evaluator(run), make_drawer(run, workdir, provenance)
-    log = logs.MetricLog(workdir, place.step) if is_main() else logs.NoLog()
+    log = open_log()
     progress = logs.Progress(place.step, config.num_train_steps, config.batch_size, not is_main())
     profiler = logs.Profiler(workdir / "profile", **config.profile.to_dict())
     first_step = place.step
@@ -283,7 +287,7 @@ def fit(run, place, workdir, provenance, signals):
             text = f"step {step}: not finite: {', '.join(wrong)}"
             if policy == "raise":
                 raise RunError(f"{text} (with config.nonfinite.policy=skip the run goes on)")
-            say(f"warning: {text}")
+            warn(text)
         latest["eval"] = metrics
         log.write(step, metrics)
         return metrics
@@ -297,7 +301,8 @@ def fit(run, place, workdir, provenance, signals):
 
     def save(step, state, metrics):
         place.state, place.step = state, step
-        place.save(metrics)
+        if agreed(log.flush()):  # a checkpoint must not be ahead of the metrics
+            place.save(metrics)
 
     missed = _missed(run, place.step, workdir)
     with contextlib.ExitStack() as stack:
@@ -328,7 +333,7 @@ def fit(run, place, workdir, provenance, signals):
                 place.roll_back(problem)
                 place.begin()
                 log.close()
-                log = logs.MetricLog(workdir, place.step) if is_main() else log
+                log = open_log()
                 say(f"{problem}; back to step {place.step}, and on with later data")
                 missed = ()
     place.checkpoints.close()
@@ -380,6 +385,6 @@ def _train_seeds(config, workdir, source, signals):
                 "values": values,
             }
     if is_main():
-        logs.write_json(workdir / "report.json", summary)
+        files.write_json(workdir / "report.json", summary)
     say(json.dumps(summary, indent=1))
     return summary

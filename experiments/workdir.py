@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 from experiments.config import changed_keys, flatten
-from experiments.run import say
+from experiments.run import warn
+from genjax import files
 from genjax.errors import UserError
-from genjax.train import logs
 from genjax.train.checkpoint import Checkpoints
 
 
@@ -66,7 +66,7 @@ def write_config(workdir, run, source):
     known = _read(path).get("data", {}) if path.exists() else {}
     config = json.loads(run.config.to_json())
     data = {**known, **describe_data(run)}
-    logs.write_json(path, {**source, "config": config, "data": data})
+    files.write_json(path, {**source, "config": config, "data": data})
 
 
 def open_checkpoints(config, workdir, read_only=False):
@@ -75,7 +75,7 @@ def open_checkpoints(config, workdir, read_only=False):
         Path(workdir) / "checkpoints",
         **config.checkpoint.to_dict(),
         read_only=read_only,
-        warn=lambda text: say(f"warning: {text}"),
+        warn=warn,
     )
 
 

@@ -1,12 +1,13 @@
 """Pictures: grids, curves, and PNG files that say they are synthetic and how to make them again."""
 
 import io
-import os
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+
+from genjax.files import whole_file
 
 # IPTC's term for media made by a trained model; tools that show "AI-generated" look for it in XMP.
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
@@ -66,9 +67,8 @@ def save_png(path, image, provenance):
     picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    picture.save(partial, format="png", pnginfo=info)
-    os.replace(partial, path)
+    with whole_file(path) as partial:
+        picture.save(partial, format="png", pnginfo=info)
 
 
 def curves(lines, prefixes=("train/", "eval/")):

@@ -82,8 +82,7 @@ def half_evaluated(fn, *args, **kwargs):
 
 
 def half_a_line(fn, log, step, metrics):
-    log._file.write(json.dumps({"step": step, **metrics})[:40])
-    log._file.flush()
+    log._file.write(json.dumps({"step": step, **metrics})[:40].encode())
     die()
 
 

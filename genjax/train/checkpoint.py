@@ -7,14 +7,19 @@ restoring, so that whatever happened in between is found: on the way to the disk
 Orbax alone returned wrong values without an error for one flipped bit in eight.
 """
 
+import contextlib
+import errno
 import hashlib
 import json
+import logging
 import os
 import shutil
 import threading
 import time
+import traceback
 from pathlib import Path
 
+import absl.logging
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
@@ -147,12 +152,15 @@ class Checkpoints:
 
     def _failed(self, step, error):
         self._error = (step, error)
+        with contextlib.suppress(Exception):
+            self._saver.close()
         self._saver = None  # orbax's own would raise this error again
         self._warn(
             f"could not save the checkpoint of step {step} in {self.directory}: "
             f"{_reason(error)}; the newest one is {max(self.steps(), default='none')}"
         )
         if is_main():
+            time.sleep(1)  # threads of the save that failed write on for a moment
             self._sweep()
 
     def close(self):
@@ -360,7 +368,26 @@ def _move(path, folder):
 
 
 def _reason(error):
-    """The first line of an exception, with what it was."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    """One line for an exception, with what it was."""
+    text = " ".join(str(error).split())
+    if "RESOURCE_EXHAUSTED" in text or getattr(error, "errno", None) in (
+        errno.ENOSPC,
+        errno.EDQUOT,
+    ):
+        return "the disk is full"
     text = text if len(text) < 200 else text[:200] + " ..."
-    return f"{type(error).__name__}: {text}" if not isinstance(error, OSError) else text
+    return text if isinstance(error, OSError) else f"{type(error).__name__}: {text}"
+
+
+def quiet_orbax():
+    """Keeps orbax from printing what is reported here: its threads raise, and so do their joins."""
+    told = threading.excepthook
+
+    def excepthook(args):
+        files = [f.filename for f in traceback.extract_tb(args.exc_traceback)]
+        if not any("orbax" in name for name in files):
+            told(args)
+
+    threading.excepthook = excepthook
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # futures nobody asked again
+    absl.logging.set_verbosity(absl.logging.FATAL)  # 40 lines a save, 300 for one that fails

@@ -3,6 +3,7 @@
 import contextlib
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import subprocess
@@ -11,58 +12,113 @@ import time
 from pathlib import Path
 
 import jax
-from tensorboardX import SummaryWriter
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto import event_pb2
 from tqdm import tqdm
 
-
-def write_text(path, text):
-    """Writes a file as a whole: a reader, or a kill, never meets half of it."""
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text)
-    os.replace(partial, path)
-
-
-def write_json(path, value):
-    write_text(path, json.dumps(value, indent=1) + "\n")
+from genjax.errors import RunError
+from genjax.files import write_text
 
 
 class MetricLog:
     """metrics.jsonl (one JSON object a line) and TensorBoard events.
 
     The file holds only what the run computes, nothing of the clock: an interrupted and resumed run
-    leaves the same bytes as one that was not interrupted.
+    leaves the same bytes as one that was not interrupted. Where a line cannot be written (a full
+    disk), it and those after it are kept, and tried again with the next one.
 
     Args:
       workdir: a folder.
       step: lines of later steps, left by a run that died after its last checkpoint, are dropped.
+      warn: called with one line about what could not be written.
     """
 
-    def __init__(self, workdir, step):
-        self.path = Path(workdir) / "metrics.jsonl"
+    def __init__(self, workdir, step, warn=print):
+        self.path, self._warn = Path(workdir) / "metrics.jsonl", warn
         kept = [line for line in read_metrics(self.path) if line["step"] <= step]
-        write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
-        self._file = open(self.path, "a")
-        self._events = SummaryWriter(str(Path(workdir) / "tensorboard"), purge_step=step + 1)
+        write_text(self.path, "".join(map(_json_line, kept)))
+        self._file = open(self.path, "r+b", buffering=0)
+        self._size, self._unwritten = self.path.stat().st_size, b""
+        self._events = _Events(Path(workdir) / "tensorboard", step + 1, warn)
 
     def write(self, step, metrics):
         """Appends one line: {"step": step, **metrics}, metrics being floats by name."""
-        self._file.write(json.dumps({"step": step, **metrics}) + "\n")
-        self._file.flush()
+        self._unwritten += _json_line({"step": step, **metrics}).encode()
+        self.flush()
         self.write_events(step, metrics)
+
+    def flush(self):
+        """Writes what is still to be written; returns whether everything is."""
+        waited = self._unwritten.count(b"\n") > 1
+        try:
+            self._file.truncate(self._size)  # what an attempt that failed may have left
+            self._file.seek(self._size)
+            while self._unwritten:
+                done = self._file.write(self._unwritten)
+                self._size, self._unwritten = self._size + done, self._unwritten[done:]
+        except OSError as error:
+            if not waited:
+                self._warn(f"could not write {self.path}: {error}; its lines are kept until it can")
+        return not self._unwritten
 
     def write_events(self, step, metrics):
         """Writes to TensorBoard alone: throughput, which no two runs share."""
         for name, value in metrics.items():
-            self._events.add_scalar(name, value, step)
+            self._events.write(step, summary.scalar(name, value))
 
     def write_image(self, step, name, image):
         """Shows a uint8 image [H, W, C] in TensorBoard."""
-        self._events.add_image(name, image, step, dataformats="HWC")
+        self._events.write(step, summary.image(name, image, dataformats="HWC"))
 
     def close(self):
+        """Raises RunError if there are lines that could not be written."""
+        written = self.flush()
         self._file.close()
         self._events.close()
+        if not written:
+            raise RunError(
+                f"lines of {self.path} could not be written; make room: the same command goes on "
+                "from the newest checkpoint"
+            )
+
+
+class _Events:
+    """TensorBoard events, written at once and by this thread: `SummaryWriter`'s own thread dies of
+    a full disk and then blocks the run. A failure ends the events, not the run."""
+
+    def __init__(self, folder, first_step, warn):
+        self._folder, self._warn, self._writer = folder, warn, None
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._writer = EventsWriter(str(folder / "events"))
+        except OSError as error:
+            self._failed(error)
+        # Events of later steps, of a run that died, are not shown.
+        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        self._write(event_pb2.Event(step=first_step, session_log=start))
+
+    def write(self, step, value):
+        self._write(event_pb2.Event(step=step, summary=value))
+
+    def _write(self, event):
+        if self._writer is None:
+            return
+        event.wall_time = time.time()
+        try:
+            self._writer.write_event(event)
+            self._writer.flush()
+        except OSError as error:
+            self._failed(error)
+
+    def _failed(self, error):
+        self._writer = None
+        self._warn(f"could not write to {self._folder}: {error}; no more TensorBoard events")
+
+    def close(self):
+        if self._writer is not None:
+            with contextlib.suppress(OSError):
+                self._writer.close()
 
 
 class NoLog:
@@ -73,6 +129,9 @@ class NoLog:
 
     write_events = write
 
+    def flush(self):
+        return True
+
     def write_image(self, step, name, image):
         pass
 
@@ -81,15 +140,23 @@ class NoLog:
 
 
 def read_metrics(path):
-    """The lines of a metrics.jsonl as dicts; a last line cut short by a kill is left out."""
+    """The lines of a metrics.jsonl as dicts; a last line cut short by a kill is left out.
+
+    Numbers that were not finite are written as null, which JSON has, and read as NaN.
+    """
     lines = []
     if Path(path).exists():
-        for line in Path(path).read_text().splitlines():
+        for line in Path(path).read_text(errors="replace").splitlines():
             try:
-                lines.append(json.loads(line))
+                found = json.loads(line)
             except json.JSONDecodeError:
                 break
+            lines.append({k: math.nan if v is None else v for k, v in found.items()})
     return lines
+
+
+def _json_line(values):
+    return json.dumps({k: v if math.isfinite(v) else None for k, v in values.items()}) + "\n"
 
 
 def environment(argv):

@@ -40,13 +40,6 @@ def test_the_environment_names_versions_and_devices():
         assert word in text
 
 
-def test_files_are_written_whole(tmp_path):
-    logs.write_json(tmp_path / "a.json", {"x": 1})
-    logs.write_json(tmp_path / "a.json", {"x": 2})
-    assert json.loads((tmp_path / "a.json").read_text()) == {"x": 2}
-    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
-
-
 def test_speed_counts_training_alone(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(logs.time, "perf_counter", lambda: now[0])
