@@ -63,7 +63,7 @@ class Dataset:
         }
 
 
-def load_dataset(source, image_shape, *, loader="array", bad_images="fail"):
+def load_dataset(source, image_shape):
     """Loads one split, from the cache or by decoding it into the cache.
 
     Args:
@@ -89,7 +89,7 @@ def load_dataset(source, image_shape, *, loader="array", bad_images="fail"):
         return _open(source, folder)
 
 
-def train_batches(dataset, batch_size, seed, *, rows=slice(None), num_workers=0):
+def train_batches(dataset, batch_size, seed):
     """Returns `batch(step)`, the global training batch of a step: shuffled, endless, exact.
 
     Epoch after epoch, each in an order of its own that depends on (seed, epoch) alone; a batch may
@@ -109,13 +109,12 @@ def train_batches(dataset, batch_size, seed, *, rows=slice(None), num_workers=0)
         index = np.empty(batch_size, np.int64)
         for e in np.unique(epoch):
             index[epoch == e] = order(int(e))[offset[epoch == e]]
-        return dataset.batch(index[rows], np.arange(batch_size)[rows])
+        return dataset.batch(index, np.arange(batch_size))
 
-    batch.close = lambda: None
     return batch
 
 
-def eval_batches(dataset, batch_size, rows=slice(None)):
+def eval_batches(dataset, batch_size):
     """Yields every example once, in order, as batches of one size.
 
     The last batch is padded by repeating examples; `mask` (bool [B]) is False there.
@@ -124,7 +123,7 @@ def eval_batches(dataset, batch_size, rows=slice(None)):
         position = start + np.arange(batch_size)
         mask = position < len(dataset)
         index = np.where(mask, position, position % len(dataset))
-        yield {**dataset.batch(index[rows], np.arange(batch_size)[rows]), "mask": mask}
+        yield {**dataset.batch(index, np.arange(batch_size)), "mask": mask}
 
 
 def _decode(source, image_shape, folder, key):
