@@ -36,7 +36,9 @@ class StreamedBatches:
     def __init__(self, dataset, order, num_workers=0, stop=None):
         self._read = _Read(dataset, order)
         self._num_workers, self._stop = num_workers, stop
-        self._iterator, self._next, self._end = None, None, None
+        self._next, self._iterators = None, []  # none, or the one that gives the next step
+        # Workers that live when the interpreter goes down leave shared memory and tracebacks.
+        weakref.finalize(self, _close, self._iterators)
 
     def __call__(self, step):
         step = int(step)
@@ -44,11 +46,9 @@ class StreamedBatches:
             return self._read(step)
         if step != self._next:
             self.close()
-            self._iterator, self._next = iter(self._stream(step)), step
-            # Workers that live when the interpreter goes down leave shared memory and tracebacks.
-            self._end = weakref.finalize(self, self._iterator.close)
+            self._iterators.append(iter(self._stream(step)))
         try:
-            batch = next(self._iterator)
+            batch = next(self._iterators[0])
         except BaseException as error:
             self.close()
             if isinstance(error, RuntimeError) and "Worker process" in str(error):
@@ -64,9 +64,8 @@ class StreamedBatches:
 
     def close(self):
         """Ends the reading ahead: no worker is left. Asked for a step, it begins again."""
-        if self._end is not None:
-            self._end()
-        self._iterator, self._next, self._end = None, None, None
+        _close(self._iterators)
+        self._next = None
 
     def _stream(self, step):
         steps = grain.MapDataset.range(step, _STEPS if self._stop is None else self._stop)
@@ -85,6 +84,11 @@ class StreamedBatches:
             ),
             worker_init_fn=_set_up_worker,
         )
+
+
+def _close(iterators):
+    while iterators:
+        iterators.pop().close()
 
 
 class _Read:
