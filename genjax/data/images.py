@@ -1,5 +1,6 @@
 """One picture, whatever it was, made into one uint8 array of the shape a run asks for."""
 
+import contextlib
 import errno
 import logging
 import os
@@ -15,8 +16,8 @@ from genjax.errors import UserError
 # cached array is made again.
 RESIZE_FILTER = "bicubic"
 
-# Half a gigabyte for an RGB picture and the copies that scaling it needs. A file of 150 kB can
-# claim any number of pixels, so the header is believed before anything is decoded.
+# A quarter of a gigabyte to decode an RGB picture, one gigabyte for one with alpha. A file of 150
+# kilobytes can hold any number of pixels, so its header is believed before anything is decoded.
 MAX_PIXELS = 2**26
 
 # What Pillow may take a file for, whatever its suffix. Above all not EPS: Pillow would start
@@ -103,9 +104,10 @@ def fit_image(image, image_shape):
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
-    if image.mode not in ("1", "L", "LA"):
+    if image.mode not in ("1", "L", "RGB"):  # Pillow has no way from every mode to grey
         image = image.convert("RGB")
-    image = image.convert("L" if channels == 1 else "RGB")
+    if image.mode != ("L" if channels == 1 else "RGB"):
+        image = image.convert("L" if channels == 1 else "RGB")
     if image.size != (width, height):
         image = ImageOps.fit(image, (width, height), method=Image.Resampling.BICUBIC)
     return np.asarray(image, np.uint8).reshape(height, width, channels)
@@ -142,10 +144,10 @@ def _scaled(wide, white=65535):
 
 
 def _upright(image):
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # the pixels are decoded: garbage in the metadata does not make them wrong
-        return image
+    # Garbage in the metadata does not make the pixels wrong.
+    with contextlib.suppress(Exception):
+        ImageOps.exif_transpose(image, in_place=True)
+    return image
 
 
 def _reason(error):
