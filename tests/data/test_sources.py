@@ -96,7 +96,8 @@ def test_a_damaged_record_is_named_and_never_read_wrong(copied, fault):
     assert refused > 5
 
 
-def test_the_damaged_record_has_its_index(copied):
+def test_the_damaged_record_has_its_index(copied, monkeypatch):
+    monkeypatch.setenv("GENJAX_CACHE", str(copied / "cache"))  # no array from before the damage
     (file,) = (copied / "digits" / "1.0.0").glob("*test.array_record*")
     source = find_source("digits", "test", str(copied))
     images, _ = source.read(np.arange(source.size), SHAPE)
