@@ -15,7 +15,7 @@ import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 from keras import layers  # noqa: E402
 
-TRAIN, TEST = (np.load(path).astype(np.float32) / 255 for path in sys.argv[1:3])
+TRAIN, TEST = (np.load(path, allow_pickle=False).astype(np.float32) / 255 for path in sys.argv[1:3])
 BATCH_SIZE = int(sys.argv[3])
 TRAIN = TRAIN[: len(TRAIN) // BATCH_SIZE * BATCH_SIZE]
 

@@ -1,18 +1,93 @@
 """One picture, whatever it was, made into one uint8 array of the shape a run asks for."""
 
+import contextlib
+import errno
+import logging
+import os
+import stat
+import warnings
+
 import numpy as np
 from PIL import Image, ImageOps
+
+from genjax.errors import UserError
 
 # Antialiased when shrinking, smooth when enlarging. Part of the cache key: change it and every
 # cached array is made again.
 RESIZE_FILTER = "bicubic"
+
+# A quarter of a gigabyte to decode an RGB picture, one gigabyte for one with alpha. A file of 150
+# kilobytes can hold any number of pixels, so its header is believed before anything is decoded.
+MAX_PIXELS = 2**26
+
+# What Pillow may take a file for, whatever its suffix. Above all not EPS: Pillow would start
+# Ghostscript for it.
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
+
+# TIFF 6.0, section 8. A photometric interpretation of 0 means that 0 is white.
+_BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262
+
+# Errors of the file itself. All others (too many open files, a failing disk) are of the machine and
+# of the moment, and leaving a picture out because of them would make a dataset irreproducible.
+_ERRORS_OF_THE_FILE = (errno.EACCES, errno.EPERM, errno.ENOENT, errno.ELOOP)
+
+# What matters in them is what makes a picture unreadable, and that comes as an exception.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+logging.getLogger("PIL").setLevel(logging.CRITICAL)
+
+
+class BadImage(UserError):
+    """A picture that cannot be read; `path` and `reason` tell which and why."""
+
+    def __init__(self, path, reason):
+        super().__init__(path, reason)
+        self.path, self.reason = path, reason
+
+    def __str__(self):
+        return (
+            f"cannot read the picture {self.path}: {self.reason}; mend or remove it, "
+            "or leave out all such pictures with config.data.bad_images=skip"
+        )
+
+
+def read_image(path, image_shape):
+    """The picture in a file, as uint8 [height, width, channels] (see `fit_image`).
+
+    The first frame where there are several, turned the way EXIF says. Colour profiles are ignored.
+
+    Raises:
+      BadImage: it is no picture, damaged, of more than MAX_PIXELS, or may not be read.
+      UserError: the machine failed, not the picture.
+    """
+    try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+            raise ValueError("it is not a file")
+        if status.st_size == 0:
+            raise ValueError("the file is empty")
+        with Image.open(path, formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(
+                    f"its header says {image.width}x{image.height} pixels, more than {MAX_PIXELS}"
+                )
+            image.load()
+            return fit_image(_eight_bit(image), image_shape)
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged file makes decoders raise almost anything
+        if isinstance(error, OSError) and error.errno not in (None, *_ERRORS_OF_THE_FILE):
+            raise UserError(
+                f"cannot read {one_line(path)}: {error.strerror}; the file may be good, so look to "
+                "the machine and run again"
+            ) from error
+        raise BadImage(one_line(path), _reason(error)) from error
 
 
 def fit_image(image, image_shape):
     """Scales `image` until it covers `image_shape`, then crops the centre.
 
     Args:
-      image: a PIL image, or a uint8 array [h, w, 1 or 3].
+      image: a PIL image, or a uint8 or uint16 array [h, w, 1 or 3].
       image_shape: (height, width, channels), channels 1 (grey) or 3 (RGB).
 
     Returns:
@@ -20,6 +95,8 @@ def fit_image(image, image_shape):
     """
     height, width, channels = image_shape
     if isinstance(image, np.ndarray):
+        if image.dtype == np.uint16:
+            image = _scaled(image)
         if image.shape == tuple(image_shape):
             return image
         image = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
@@ -27,7 +104,55 @@ def fit_image(image, image_shape):
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
-    image = image.convert("L" if channels == 1 else "RGB")
+    if image.mode not in ("1", "L", "RGB"):  # Pillow has no way from every mode to grey
+        image = image.convert("RGB")
+    if image.mode != ("L" if channels == 1 else "RGB"):
+        image = image.convert("L" if channels == 1 else "RGB")
     if image.size != (width, height):
         image = ImageOps.fit(image, (width, height), method=Image.Resampling.BICUBIC)
     return np.asarray(image, np.uint8).reshape(height, width, channels)
+
+
+def one_line(text):
+    """`text` without line breaks: a file's name may hold them."""
+    return " ".join(str(text).split())
+
+
+def _eight_bit(image):
+    """The decoded picture, upright, with 16-bit grey scaled to 0..255: Pillow would clip at 255.
+
+    Of 16-bit colour Pillow keeps the high bytes.
+    """
+    if image.mode.startswith("I;16") or image.mode == "I" and image.format in ("PNG", "PPM"):
+        tags = getattr(image, "tag_v2", {})  # of a TIFF
+        white = 2 ** tags.get(_BITS_PER_SAMPLE, (16,))[0] - 1
+        clear = image.info.get("transparency")
+        wide = np.asarray(_upright(image))
+        grey = _scaled(wide, white)
+        image = Image.fromarray(255 - grey if tags.get(_PHOTOMETRIC) == 0 else grey)
+        if clear is not None:
+            image.putalpha(Image.fromarray(np.where(wide == clear, 0, 255).astype(np.uint8)))
+        return image
+    if image.mode in ("I", "F"):
+        raise ValueError("32 bits a channel do not say which value is white; make it 8 or 16 bits")
+    return _upright(image)
+
+
+def _scaled(wide, white=65535):
+    """0..white to 0..255, rounded."""
+    return ((wide.astype(np.uint32) * 255 + white // 2) // white).astype(np.uint8)
+
+
+def _upright(image):
+    # Garbage in the metadata does not make the pixels wrong.
+    with contextlib.suppress(Exception):
+        ImageOps.exif_transpose(image, in_place=True)
+    return image
+
+
+def _reason(error):
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "it is not a picture in one of the formats " + ", ".join(FORMATS)
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.strerror
+    return one_line(error) or type(error).__name__

@@ -1,20 +1,21 @@
 """Where images come from: TFDS directories and folders of a person's own pictures.
 
-A source lists its examples and can say, without decoding one, whether they are still the same.
+A source reads any of its examples by its place and can say, without decoding one, whether they are
+still the same.
 """
 
 import dataclasses
 import difflib
+import functools
 import hashlib
 import json
+import logging
 import os
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
 
-from genjax.data.images import fit_image
+from genjax.data.images import fit_image, one_line, read_image
 from genjax.errors import UserError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
@@ -22,15 +23,14 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".g
 TEST_EVERY = 10
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Source:
-    """One split, not yet decoded.
+    """One split, not yet decoded. Can be sent to another process; it opens its files there.
 
     Attributes:
       name, version, split: what it is called.
       fingerprint: changes when the data on disk changes; cheap to compute.
       class_names: tuple of str, empty where there are no labels.
-      examples: called with an image shape, yields (uint8 image [H, W, C], int label).
       size: number of examples.
     """
 
@@ -40,7 +40,18 @@ class Source:
     fingerprint: str
     class_names: tuple[str, ...]
     size: int
-    examples: Callable[[tuple[int, int, int]], Iterator[tuple[np.ndarray, int]]]
+
+    def read(self, index, image_shape):
+        """Decodes the examples `index` (int [B]).
+
+        Returns:
+          (uint8 images [B, H, W, C], int32 labels [B]).
+
+        Raises:
+          BadImage: a picture cannot be read; the first of them.
+          UserError: the data is damaged, or its disk fails.
+        """
+        raise NotImplementedError
 
 
 def find_source(name, split, data_dir=""):
@@ -87,40 +98,96 @@ def _tfds_source(name, split, data_dir):
             f"dataset '{name}' (config.data.name) is not in {root}; prepare it with: "
             f"python launch.py --mode=prepare --config.data.name={name}{where}"
         )
-    info = json.loads((path / "dataset_info.json").read_text())
+    try:
+        info = json.loads((path / "dataset_info.json").read_text())
+        splits = {s["name"]: sum(map(int, s["shardLengths"])) for s in info["splits"]}
+        class_names = _class_names(path)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _damaged(name, path, f"its metadata ({one_line(error)})") from error
     if info.get("fileFormat") not in ("array_record", "parquet"):
         raise UserError(
             f"{path} holds {info.get('fileFormat', 'tfrecord')} files, which need TensorFlow "
             f"to be read; move it away and run: python launch.py --mode=prepare "
             f"--config.data.name={name}"
         )
-    splits = {s["name"]: sum(map(int, s["shardLengths"])) for s in info["splits"]}
     base = split.split("[")[0]
     if base not in splits:
         raise UserError(f"dataset '{name}' has no split '{base}'{_nearest(base, splits)}")
-
-    # TFDS is imported only when there is something to decode: a cached run starts faster.
-    def data_source():
-        import tensorflow_datasets as tfds
-
-        builder = tfds.builder_from_directory(path)
-        return builder.info, builder.as_data_source(split)
-
-    class_names, size = _class_names(path), splits[base]
-    if split != base:
-        size = len(data_source()[1])
-
-    def examples(image_shape):
-        tfds_info, data = data_source()
-        image_key, label_key = _feature_keys(name, tfds_info)
-        for start in range(0, len(data), 1024):
-            for example in data.__getitems__(list(range(start, min(start + 1024, len(data))))):
-                label = int(example[label_key]) if label_key else 0
-                yield fit_image(example[image_key], image_shape), label
-
     files = sorted((p.name, p.stat().st_size) for p in path.iterdir() if p.is_file())
     fingerprint = _sha256(json.dumps([info, files], sort_keys=True))
-    return Source(name, path.name, split, fingerprint, class_names, size, examples)
+    source = TfdsSource(name, path.name, split, fingerprint, class_names, splits[base], path)
+    if split != base:
+        source = dataclasses.replace(source, size=source.count())
+    return source
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TfdsSource(Source):
+    """A split of a prepared TFDS directory, `path`."""
+
+    path: Path
+
+    def count(self):
+        """Number of examples, where `split` is an expression."""
+        try:
+            return len(self._open()[0])
+        except UserError:
+            raise
+        except Exception as error:
+            raise _damaged(self.name, self.path, one_line(error)) from error
+
+    def read(self, index, image_shape):
+        index = np.asarray(index).tolist()
+        try:
+            return self._read(index, image_shape)
+        except (UserError, MemoryError):
+            raise
+        except Exception as error:  # ArrayRecord and its decoders raise almost anything
+            raise _damaged(self.name, self.path, self._first_bad(index, image_shape)) from error
+
+    def _read(self, index, image_shape):
+        data, image_key, label_key = self._open()
+        images = np.empty((len(index), *image_shape), np.uint8)
+        labels = np.zeros(len(index), np.int32)
+        for i, example in enumerate(data.__getitems__(index)):
+            images[i] = fit_image(example[image_key], image_shape)
+            labels[i] = example[label_key] if label_key else 0
+        return images, labels
+
+    def _first_bad(self, index, image_shape):
+        for i in index:
+            try:
+                self._read([i], image_shape)
+            except Exception as error:
+                return f"record {i} of split '{self.split}' ({one_line(error)[:200]})"
+        return f"records {min(index)} to {max(index)} of split '{self.split}'"
+
+    def _open(self):
+        return _open_tfds(self.name, self.path, self.split, self.fingerprint)
+
+
+# Once a process and split, not once a call. TFDS is imported only when there is something to
+# decode: a cached run starts faster.
+@functools.lru_cache(maxsize=8)
+def _open_tfds(name, path, split, fingerprint):
+    import tensorflow_datasets as tfds
+
+    # Each process would be told that OpenCV decodes faster.
+    logging.getLogger("absl").addFilter(_not_about_opencv)
+    builder = tfds.builder_from_directory(path)
+    image_key, label_key = _feature_keys(name, builder.info)
+    return builder.as_data_source(split), image_key, label_key
+
+
+def _not_about_opencv(record):
+    return "OpenCV" not in str(record.msg)
+
+
+def _damaged(name, path, what):
+    return UserError(
+        f"dataset '{name}' in {path} is damaged: {what}; delete that folder and run: "
+        f"python launch.py --mode=prepare --config.data.name={name}"
+    )
 
 
 def _prepared_dir(root, name):
@@ -162,9 +229,10 @@ def _folder_source(root, split):
     if split not in ("train", "test"):
         raise UserError(f"a folder has the splits train and test, not '{split}'")
     top = root / split if has_splits else root
-    files = sorted(p for p in top.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    files = sorted(_pictures_below(top))
     # A class is the first folder below the top; pictures that lie flat have no class. The names
-    # come from the whole folder, so that both splits number the classes alike.
+    # come from the whole folder, so that both splits number the classes alike, and from folders,
+    # not pictures, so that a picture that cannot be read changes no label.
     tops = [root / "train", root / "test"] if has_splits else [root]
     class_names = tuple(sorted({c.name for t in tops for c in t.iterdir() if c.is_dir()}))
     if not has_splits:
@@ -175,25 +243,61 @@ def _folder_source(root, split):
         files = [f for i, f in enumerate(files) if (i % TEST_EVERY == 0) == (split == "test")]
     if not files:
         raise UserError(f"config.data.name: {top} holds no pictures ({', '.join(IMAGE_SUFFIXES)})")
+    number = {name: i for i, name in enumerate(class_names)}
+    labels = np.array([number.get(p.relative_to(top).parts[0], 0) for p in files], np.int32)
+    described = [(str(p.relative_to(top)), *_status(p)) for p in files]
+    return FolderSource(
+        name=f"folder:{root.resolve()}",
+        version="0",
+        split=split,
+        fingerprint=_sha256(json.dumps([class_names, described])),
+        class_names=class_names,
+        size=len(files),
+        paths=tuple(map(str, files)),
+        labels=labels,
+    )
 
-    def label(path):
-        first = path.relative_to(top).parts[0]
-        return class_names.index(first) if first in class_names else 0
 
-    def examples(image_shape):
-        for path in files:
-            try:
-                with Image.open(path) as image:
-                    yield fit_image(ImageOps.exif_transpose(image), image_shape), label(path)
-            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-                raise UserError(
-                    f"cannot read the picture {path}: {error}; mend or remove it"
-                ) from error
+@dataclasses.dataclass(frozen=True, eq=False)
+class FolderSource(Source):
+    """The pictures `paths` (tuple of str) with their `labels` (int32 [size])."""
 
-    stats = [(str(p.relative_to(top)), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
-    fingerprint = _sha256(json.dumps([class_names, stats]))
-    name = f"folder:{root.resolve()}"
-    return Source(name, "0", split, fingerprint, class_names, len(files), examples)
+    paths: tuple[str, ...]
+    labels: np.ndarray
+
+    def read(self, index, image_shape):
+        images = np.empty((len(index), *image_shape), np.uint8)
+        for i, place in enumerate(index):
+            images[i] = read_image(self.paths[place], image_shape)
+        return images, self.labels[index]
+
+
+def _pictures_below(folder, above=()):
+    """Paths of all files below `folder`, links followed, that are called like a picture."""
+    real = os.path.realpath(folder)
+    if real in above:  # a link to a folder that it lies in
+        return
+    try:
+        with os.scandir(folder) as entries:
+            entries = [(entry.path, entry.is_dir()) for entry in entries]
+    except OSError as error:
+        raise UserError(
+            f"config.data.name: cannot look into the folder {one_line(folder)}: {error.strerror}"
+        ) from error
+    for path, is_folder in entries:
+        if is_folder:
+            yield from _pictures_below(path, (*above, real))
+        elif path.lower().endswith(IMAGE_SUFFIXES):
+            yield Path(path)
+
+
+def _status(path):
+    """What tells that a file was changed, its permissions among it."""
+    try:
+        status = path.stat()
+    except OSError as error:  # a link to nothing: found when it is read
+        return [error.strerror]
+    return [status.st_size, status.st_mtime_ns, status.st_mode]
 
 
 def _nearest(word, choices):

@@ -361,6 +361,57 @@ def test_bad_download_leaves_nothing(served, server, tmp_path):
     assert not list((tmp_path / "folder").iterdir())
 
 
+def test_a_connection_cut_in_the_middle(tmp_path):
+    """The server promises 1,000,000 bytes and hangs up after a few."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Length", "1000000")
+            self.end_headers()
+            self.wfile.write(b"cont")
+
+        def log_message(self, *args):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
+        threading.Thread(target=httpd.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{httpd.server_port}"
+        with pytest.raises(UserError) as error:
+            download.fetch(described(download.RemoteFile(f"{url}/a.gz", 0, ""), b"whole"), tmp_path)
+        httpd.shutdown()
+    assert f"{url}/a.gz" in message_of(error) and str(tmp_path) in message_of(error)
+    assert not list(tmp_path.iterdir())
+    # And nobody listens there any more.
+    with pytest.raises(UserError, match="refused"):
+        download.fetch(download.RemoteFile(f"{url}/a.gz", 0, ""), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_nobody_sees_half_a_file(tmp_path, monkeypatch):
+    file = described(download.RemoteFile("http://nowhere/a.gz", 0, ""), b"contents")
+
+    def write(url, output):
+        output.write(b"cont")
+        output.flush()
+        assert not (tmp_path / "a.gz").exists()
+        output.write(b"ents")
+
+    monkeypatch.setattr(download, "_download", write)
+    assert download.fetch(file, tmp_path).read_bytes() == b"contents"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.gz"]
+
+
+def test_a_full_disk_while_downloading(tmp_path, monkeypatch):
+    def fail(url, output):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(download, "_download", fail)
+    with pytest.raises(UserError, match="No space left"):
+        download.fetch(download.RemoteFile("http://nowhere/a.gz", 0, ""), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_unknown_name(tmp_path):
     with pytest.raises(UserError, match="fashion_mnist"):
         builders.prepare("fashion_mnst", tmp_path)

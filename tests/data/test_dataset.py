@@ -1,5 +1,4 @@
 import json
-import os
 
 import numpy as np
 import pytest
@@ -70,6 +69,30 @@ def test_images_belong_to_their_labels_and_indices():
     batch = ds.train_batches(data, 16, seed=0)(3)
     np.testing.assert_array_equal(batch["image"], data.images[batch["index"]])
     np.testing.assert_array_equal(batch["label"], data.labels[batch["index"]])
+
+
+def test_evaluation_in_rows_has_the_mask_of_the_whole_batch():
+    data = make(10)
+    whole = list(ds.eval_batches(data, 4))
+    for rows in (slice(0, 2), slice(2, 4), slice(None)):
+        for expected, part in zip(whole, ds.eval_batches(data, 4, rows), strict=True):
+            np.testing.assert_array_equal(part.pop("mask"), expected["mask"])
+            for key, value in part.items():
+                np.testing.assert_array_equal(value, expected[key][rows])
+
+
+@pytest.mark.parametrize("processes", [1, 2, 4])
+def test_rows_of_all_processes_make_the_batch(processes):
+    data, size = make(10), 8 // processes
+    whole = ds.train_batches(data, 8, seed=0)
+    parts = [
+        ds.train_batches(data, 8, seed=0, rows=slice(i * size, (i + 1) * size))
+        for i in range(processes)
+    ]
+    for step in (0, 1, 10**8):
+        batches = [part(step) for part in parts]
+        for key, value in whole(step).items():
+            np.testing.assert_array_equal(value, np.concatenate([b[key] for b in batches]))
 
 
 @pytest.mark.parametrize("size,batch_size", [(10, 4), (3, 8), (8, 4), (1, 1)])
@@ -146,29 +169,6 @@ def test_a_split_expression(digits):
     data = ds.load_dataset(source, (28, 28, 1))
     assert source.size == len(data) == 100
     np.testing.assert_array_equal(data.images, digits.images[:100])
-
-
-@pytest.mark.parametrize("damage", ["flip", "truncate", "delete", "meta"])
-def test_a_damaged_cache_is_decoded_again(tmp_path, monkeypatch, capsys, damage):
-    monkeypatch.setenv("GENJAX_CACHE", str(tmp_path / "cache"))
-    folder_of_pictures(tmp_path / "pictures", ["a.png", "b.png"])
-    load = lambda: ds.load_dataset(find_source(f"folder:{tmp_path}/pictures", "train"), (4, 4, 3))
-    before = load()
-    images = before.images.copy()  # it is a map of the file that is damaged now
-    (cached,) = (tmp_path / "cache" / "arrays").iterdir()
-    file = cached / ("meta.json" if damage == "meta" else "images.npy")
-    content = bytearray(file.read_bytes())
-    if damage == "flip":
-        content[-1] ^= 1
-        file.write_bytes(content)
-    elif damage == "delete":
-        os.remove(file)
-    else:
-        file.write_bytes(content[: len(content) // 2])
-    after = load()
-    assert "damaged" in capsys.readouterr().err
-    np.testing.assert_array_equal(images, after.images)
-    assert before.fingerprint == after.fingerprint
 
 
 def test_a_prepared_tfds_directory_is_read(tmp_path):

@@ -1,0 +1,119 @@
+"""Batches decoded ahead of the steps that ask for them, by threads or processes, with Grain.
+
+What Grain streams are whole batches, one a step, so the order is that of the steps however many
+workers there are, and a stream may begin at any step.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import weakref
+from multiprocessing import connection, process
+
+import grain
+import numpy as np
+from absl import flags
+
+from genjax.errors import UserError
+
+_THREADS = 4  # batches decoded at once, by the threads of this process
+_AHEAD = 2  # batches decoded at once by each worker process, and batches that wait in its queue
+_STEPS = 2**62  # more than any run has
+
+
+class StreamedBatches:
+    """`batch(step)`; quick where steps follow one another, right wherever they jump.
+
+    Args:
+      dataset: a `StreamedDataset`.
+      order: called with a step, returns (index, slot).
+      num_workers: processes; 0 stands for threads.
+      stop: the first step that will not be needed, or None.
+    """
+
+    def __init__(self, dataset, order, num_workers=0, stop=None):
+        self._read = _Read(dataset, order)
+        self._num_workers, self._stop = num_workers, stop
+        self._next, self._iterators = None, []  # none, or the one that gives the next step
+        # Workers that live when the interpreter goes down leave shared memory and tracebacks.
+        weakref.finalize(self, _close, self._iterators)
+
+    def __call__(self, step):
+        step = int(step)
+        if self._stop is not None and step >= self._stop:
+            return self._read(step)
+        if step != self._next:
+            self.close()
+            self._iterators.append(iter(self._stream(step)))
+        try:
+            batch = next(self._iterators[0])
+        except BaseException as error:
+            self.close()
+            if isinstance(error, RuntimeError) and "Worker process" in str(error):
+                raise UserError(
+                    f"a data worker died while it read for step {step} (killed, or out of memory: "
+                    f"{' '.join(str(error).split('.')[0].split())}); run again, with fewer "
+                    "config.data.num_workers if memory is short"
+                ) from error
+            raise
+        self._next = step + 1
+        # Out of the memory shared with the worker, which is freed at once.
+        return {key: np.array(value) for key, value in batch.items()}
+
+    def close(self):
+        """Ends the reading ahead: no worker is left. Asked for a step, it begins again."""
+        _close(self._iterators)
+        self._next = None
+
+    def _stream(self, step):
+        steps = grain.MapDataset.range(step, _STEPS if self._stop is None else self._stop)
+        batches = steps.map(self._read)
+        if self._num_workers == 0:
+            return batches.to_iter_dataset(
+                grain.ReadOptions(num_threads=_THREADS, prefetch_buffer_size=_THREADS)
+            )
+        if not flags.FLAGS.is_parsed():  # Grain reads its own in every worker
+            flags.FLAGS.mark_as_parsed()
+        return batches.to_iter_dataset(
+            grain.ReadOptions(num_threads=_AHEAD, prefetch_buffer_size=_AHEAD)
+        ).mp_prefetch(
+            grain.MultiprocessingOptions(
+                num_workers=self._num_workers, per_worker_buffer_size=_AHEAD
+            ),
+            worker_init_fn=_set_up_worker,
+        )
+
+
+def _close(iterators):
+    while iterators:
+        iterators.pop().close()
+
+
+class _Read:
+    """The batch of a step; sent to the workers."""
+
+    def __init__(self, dataset, order):
+        self._dataset, self._order = dataset, order
+
+    def __call__(self, step):
+        return self._dataset.batch(*self._order(int(step)))
+
+
+def _set_up_worker(index, count):
+    """Runs first in a worker: no accelerator, deaf to signals meant for the run, never orphaned."""
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+    if "jax" in sys.modules:  # it read the environment when it was imported
+        sys.modules["jax"].config.update("jax_platforms", "cpu")
+    # A scheduler and Ctrl-C signal the whole group; the run stops in order and then its workers.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with contextlib.suppress(ValueError):
+            signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent():
+    connection.wait([process.parent_process().sentinel])
+    os._exit(1)
