@@ -6,6 +6,7 @@ import math
 
 import ml_collections
 
+from genjax.data.dataset import BAD_IMAGES, LOADERS
 from genjax.data.transforms import PIXELS
 from genjax.errors import UserError
 from genjax.train.guard import POLICIES
@@ -13,8 +14,6 @@ from genjax.train.optimizers import OPTIMIZERS, SCHEDULES
 from genjax.train.parallel import KINDS
 
 DTYPES = ("float32", "bfloat16")
-LOADERS = ("array", "grain")
-BAD_IMAGES = ("fail", "skip")
 
 # What may differ from the workdir's config.json when a run is resumed: how long, how often, where
 # and on what, but nothing that changes the numbers.

@@ -152,6 +152,7 @@ def protocol_of(run):
         "data": f"{run.eval_data.name}:{run.eval_data.split}",
         "data_sha256": run.eval_data.fingerprint,
         "num_examples": len(run.eval_data),
+        "num_skipped": len(run.eval_data.skipped),
         "pixels": pixels,
         "parameters": which_parameters(run),
     }

@@ -193,6 +193,7 @@ def fit(run, place, workdir, provenance, signals):
         config.seed,
         rows=parallel.rows(config.batch_size),
         num_workers=config.data.num_workers,
+        stop=None if policy == "rollback" else config.num_train_steps,
     )
     place.begin()
     resident = ()

@@ -108,7 +108,7 @@ def _set_up_worker(index, count):
     if "jax" in sys.modules:  # it read the environment when it was imported
         sys.modules["jax"].config.update("jax_platforms", "cpu")
     # A scheduler and Ctrl-C signal the whole group; the run stops in order and then its workers.
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         with contextlib.suppress(ValueError):
             signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
