@@ -271,6 +271,7 @@ def fit(run, place, workdir, provenance, signals):
         place.checkpoints.poll()
         if metrics is None:
             return progress.update(step)
+        settle(1)  # all that is under way but the newest, which came after `step`
         values = {f"train/{k}": float(np.ravel(v)[-1]) for k, v in parallel.fetch(metrics).items()}
         if policy == "rollback":
             values["train/rollbacks"] = place.rollbacks

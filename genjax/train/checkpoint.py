@@ -194,6 +194,7 @@ class Checkpoints:
           UserError: there is no such step, or it holds another form of state.
           RunError: no checkpoint could be verified.
         """
+        self._finish()
         listed = ", ".join(map(str, self.steps())) or "none"
         if step is not None and not agreed(step in self.steps()):
             raise UserError(
@@ -224,6 +225,7 @@ class Checkpoints:
 
     def empty(self):
         """Whether no step was ever saved here: none is listed, none was set aside."""
+        self._finish()
         return not self.steps() and not self._set_aside_before()
 
     def _restore(self, template, step):
