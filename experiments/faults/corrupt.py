@@ -20,7 +20,6 @@ from genjax.errors import RunError
 from genjax.train.checkpoint import Checkpoints, checksums
 
 BITS = flags.DEFINE_integer("bits", 3, "Bits to flip in each file, one at a time.")
-SEED = flags.DEFINE_integer("seed", 0, "Of the places.")
 
 STEPS = (10, 20, 30)
 
@@ -115,7 +114,7 @@ def main(_):
     with tempfile.TemporaryDirectory() as name:
         whole, template, right = made(Path(name))
         counts = collections.defaultdict(collections.Counter)
-        for fault, result in trials(whole, template, right, BITS.value, SEED.value):
+        for fault, result in trials(whole, template, right, BITS.value, harness.SEED.value):
             counts[fault][result] += 1
         refused = all_bad(whole, template)
     outcomes = sorted({result for counter in counts.values() for result in counter})

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from absl import flags
 
 from configs import vae_digits
 from experiments.run import Run
@@ -20,6 +21,8 @@ from genjax.data.sources import cache_root
 from genjax.train.checkpoint import Checkpoints
 
 ROOT = Path(__file__).parent.parent.parent
+
+SEED = flags.DEFINE_integer("seed", 0, "Of the places and moments of the faults.")
 
 OVERRIDES = {
     "num_train_steps": 200,

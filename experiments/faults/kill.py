@@ -17,7 +17,6 @@ from experiments.faults import harness, victim
 from genjax.train.logs import read_metrics
 
 KILLS = flags.DEFINE_integer("kills", 100, "Kills at random moments.")
-SEED = flags.DEFINE_integer("seed", 0, "Of the moments.")
 
 # Which time at each point: some are come to once a run, some in every interval.
 AIMED = {point: 2 for point in victim.POINTS} | {
@@ -115,7 +114,7 @@ def main(_):
         rows = [aimed(folder, {}, expected, point) for point in AIMED]
         header = ("killed at", "exit", "saved", "resumed", "lines", "same end", "right")
         print(harness.table(rows, header), flush=True)
-        found = at_random(folder, {}, expected, KILLS.value, SEED.value)
+        found = at_random(folder, {}, expected, KILLS.value, harness.SEED.value)
     redone = found.pop("redone")
     print("\n".join(f"{key}: {value}" for key, value in found.items()))
     print(f"steps redone a kill: {sum(redone) / len(redone):.1f} on average, {max(redone)} at most")

@@ -21,11 +21,11 @@ from pathlib import Path
 import jax.numpy as jnp
 from absl import app, flags, logging
 
+from experiments.faults import harness
 from genjax.errors import UserError
 from genjax.train.checkpoint import Checkpoints
 
 SAVES = flags.DEFINE_integer("saves", 1000, "Steps to save in all.")
-SEED = flags.DEFINE_integer("seed", 0, "Of the moments and the metrics.")
 
 POLICY = {"keep_last": 3, "keep_every": 100, "best_metric": "fd", "best_mode": "min"}
 
@@ -101,7 +101,7 @@ def main(_):
     logging.set_verbosity(logging.ERROR)
     began = time.time()
     with tempfile.TemporaryDirectory() as folder:
-        found = run(folder, SAVES.value, SEED.value)
+        found = run(folder, SAVES.value, harness.SEED.value)
     print(json.dumps({**found, "seconds": round(time.time() - began)}, indent=1))
     wrong = found["broken"] or found["missing"] or found["left over"] or not found["as expected"]
     sys.exit(1 if wrong else 0)

@@ -1,13 +1,16 @@
+import errno
 import hashlib
 import json
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+import orbax.checkpoint as ocp
 import pytest
 
-from genjax.errors import UserError
-from genjax.train.checkpoint import Checkpoints
+from genjax.errors import RunError, UserError
+from genjax.train.checkpoint import Checkpoints, checksums
 from genjax.train.state import Ema, init_state
 
 
@@ -99,3 +102,160 @@ def test_the_config_is_inside(tmp_path):
     checkpoints.close()
     meta = json.loads((tmp_path / "1" / "meta" / "metadata").read_text())
     assert meta["body"]["config"] == {"optim": {"lr": 0.5}}
+
+
+def save_three(folder):
+    checkpoints = Checkpoints(folder, keep_last=9)
+    for step in (1, 2, 3):
+        checkpoints.save(step, make_state(step), {}, extra={"step": step})
+    checkpoints.close()
+
+
+def test_a_bad_one_is_passed_over_told_and_kept_aside(tmp_path):
+    save_three(tmp_path)
+    (tmp_path / "3" / "meta" / "metadata").write_text("{")
+    said = []
+    reader = Checkpoints(tmp_path, read_only=True, warn=said.append)
+    assert reader.restore(make_state())[1] == {"step": 2} and reader.steps() == [1, 2, 3]
+    assert "step 3 is bad (left in place)" in said[0]
+    writer = Checkpoints(tmp_path, keep_last=9, warn=said.append)
+    state, extra = writer.restore(make_state())
+    assert int(state.step) == 2 and extra == {"step": 2}
+    assert "step 3 is bad (moved to bad/)" in said[1] and writer.steps() == [1, 2]
+    writer.save(3, make_state(3), {})  # its place is free again
+    writer.close()
+    assert Checkpoints(tmp_path).steps() == [1, 2, 3]
+    assert len(list((tmp_path / "bad").iterdir())) == 1
+
+
+def test_a_step_that_was_asked_for_is_that_step_or_an_error(tmp_path):
+    save_three(tmp_path)
+    (tmp_path / "3" / "meta" / "metadata").write_text("{")
+    with pytest.raises(RunError, match="no good checkpoint .*step 3: its meta data are damaged"):
+        Checkpoints(tmp_path).restore(make_state(), 3)
+    assert int(Checkpoints(tmp_path).restore(make_state(), 1)[0].step) == 1
+
+
+def test_none_good_is_never_a_fresh_start(tmp_path):
+    save_three(tmp_path)
+    for step in (1, 2, 3):
+        for path in (tmp_path / str(step) / "state").rglob("*"):
+            if path.is_file():
+                path.write_bytes(b"")
+    for _ in range(2):
+        checkpoints = Checkpoints(tmp_path)
+        with pytest.raises(RunError, match="step 3: .*step 2: .*step 1: ") as error:
+            checkpoints.restore(make_state())
+        assert error.value.exit_code == 1 and not checkpoints.empty()
+    assert checkpoints.steps() == [1, 2, 3]
+    (tmp_path / "bad").mkdir()
+    for step in (1, 2, 3):  # even when somebody has tidied up
+        (tmp_path / str(step)).rename(tmp_path / "bad" / str(step))
+    assert not Checkpoints(tmp_path).empty()
+    with pytest.raises(RunError, match="lie in bad/"):
+        Checkpoints(tmp_path).restore(make_state())
+
+
+def test_what_else_lies_in_the_folder_does_no_harm(tmp_path):
+    save_three(tmp_path)
+    (tmp_path / "4").write_text("a file")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "007").mkdir()
+    (tmp_path / "9").symlink_to(tmp_path / "3")
+    (tmp_path / "5.orbax-checkpoint-tmp").mkdir()  # a save that was killed
+    (tmp_path / ".trash").mkdir()
+    (tmp_path / ".trash" / "0-12").mkdir()  # a deletion that was killed
+    reader = Checkpoints(tmp_path, read_only=True)
+    assert reader.steps() == [1, 2, 3] and (tmp_path / "5.orbax-checkpoint-tmp").exists()
+    writer = Checkpoints(tmp_path, keep_last=2)
+    assert int(writer.restore(make_state())[0].step) == 3
+    assert not (tmp_path / "5.orbax-checkpoint-tmp").exists()
+    assert not (tmp_path / ".trash").exists()
+    writer.save(6, make_state(6), {})
+    writer.close()
+    assert writer.steps() == [3, 6]
+    assert {"4", "notes", "007", "9"} < {p.name for p in tmp_path.iterdir()}
+    (tmp_path / "8").mkdir()  # an empty step: half of one that another tool copied
+    said = []
+    assert int(Checkpoints(tmp_path, warn=said.append).restore(make_state())[0].step) == 6
+    assert "step 8 is bad" in said[0]
+
+
+def test_a_save_that_fails_is_told_and_the_next_one_counts(tmp_path, monkeypatch):
+    said = []
+    checkpoints = Checkpoints(tmp_path, keep_last=9, warn=said.append)
+    checkpoints.save(1, make_state(1), {})
+    checkpoints._finish()
+
+    def full(*args, **kwargs):
+        (tmp_path / "2.orbax-checkpoint-tmp").mkdir()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ocp.AsyncCheckpointer, "wait_until_finished", full)
+        checkpoints.save(2, make_state(2), {})
+        checkpoints.poll()
+    assert len(said) == 1 and "step 2" in said[0] and "the disk is full" in said[0]
+    assert not list(tmp_path.glob("*tmp*"))
+    checkpoints.save(3, make_state(3), {})
+    checkpoints.close()  # the last one is good: no error
+    assert 3 in checkpoints.steps() and len(said) == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(ocp.AsyncCheckpointer, "save", full)
+        checkpoints.save(4, make_state(4), {})
+    with pytest.raises(RunError, match="step 4 could not be saved .*from step 3"):
+        checkpoints.close()
+
+
+def test_a_full_disk_in_earnest(tmp_path, python):
+    """No file may grow beyond 20 kB: what a disk does when it is full, without filling one."""
+    code = """
+import resource, signal, sys
+import jax.numpy as jnp
+from genjax.errors import RunError
+from genjax.train.checkpoint import Checkpoints, quiet_orbax
+
+quiet_orbax()
+said = []
+checkpoints = Checkpoints(sys.argv[1], keep_last=9, warn=said.append)
+checkpoints.save(1, {"w": jnp.zeros(10)}, {})
+checkpoints.close()
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+checkpoints.save(2, {"w": jnp.arange(10.0**5)}, {})
+try:
+    checkpoints.close()
+except RunError as error:
+    print(error)
+print(checkpoints.steps(), len(said))
+print(int(checkpoints.restore({"w": jnp.zeros(10)})[0]["w"].sum()))
+"""
+    out = python(code, tmp_path)
+    assert out.returncode == 0, out.stderr
+    error, listed, value = out.stdout.splitlines()
+    assert "step 2 could not be saved" in error and "goes on from step 1" in error
+    assert listed == "[1] 1" and value == "0"
+    assert [p.name for p in tmp_path.iterdir()] == ["1"]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int32", "uint8", "bool", "complex64"])
+def test_a_checksum_sees_every_bit(dtype):
+    x = np.zeros((3, 5), dtype=jnp.dtype(dtype))
+    before = checksums({"x": jnp.asarray(x)})["['x']"]
+    bits = x.view(np.uint8)
+    seen = set()
+    for byte in range(bits.size):
+        for bit in range(1 if dtype == "bool" else 8):
+            flipped = x.copy()
+            flipped.view(np.uint8).reshape(-1)[byte] ^= 1 << bit
+            seen.add(checksums({"x": jnp.asarray(flipped)})["['x']"])
+    assert before not in seen
+
+
+def test_a_checksum_is_that_of_the_formula_and_sees_order():
+    x = np.random.RandomState(0).randn(4, 3, 2).astype(np.float32)
+    words = x.reshape(-1).view(np.uint32).astype(np.uint64)
+    weights = (np.arange(24, dtype=np.uint64) * 2654435761 * 2 + 1) % 2**32
+    assert checksums({"x": jnp.asarray(x)})["['x']"] == int((words * weights).sum() % 2**32)
+    turned = jnp.asarray(x[::-1])
+    assert checksums({"x": turned}) != checksums({"x": jnp.asarray(x)})

@@ -1,0 +1,67 @@
+"""The fault suites in their short form; the long ones are commands in the README."""
+
+import collections
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from experiments.faults import corrupt, harness, kill, layouts, soak
+from tests.conftest import ROOT
+
+# Short, and with few pictures; the first save comes at 10, the first retention at 30.
+SHORT = {"num_train_steps": 44, "eval_every_steps": 22, "sample_every_steps": 0}
+
+
+def test_kills_lose_nothing(tmp_path):
+    expected = kill.reference(tmp_path, SHORT)
+    assert len(expected) > 50
+    for point in ("between write and commit", "retention, half deleted", "half an evaluation"):
+        row = kill.aimed(tmp_path, SHORT, expected, point)
+        assert row[-1], row
+    found = kill.at_random(tmp_path, SHORT, expected, kills=3, seed=0)
+    assert found["kills"] == 3 and found["lost"] == found["different"] == 0
+
+
+def test_no_damage_is_believed(tmp_path):
+    whole, template, right = corrupt.made(tmp_path)
+    counts = collections.Counter(o for _, o in corrupt.trials(whole, template, right, 1, 0))
+    assert set(counts) == {"right", "fell back and said so"} and counts.total() > 60
+    assert corrupt.all_bad(whole, template)
+
+
+def test_retention_keeps_exactly_what_it_should():
+    command = [sys.executable, "-W", "ignore", "-m", "experiments.faults.retention", "--saves=60"]
+    out = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
+    assert out.returncode == 0, out.stdout + out.stderr
+
+
+def test_two_processes_agree_with_one_whatever_the_kind(tmp_path):
+    rows = layouts.agreement(tmp_path, 6, layouts=((1, 1), (2, 2)), repeats=1)
+    assert [(row[0], row[2]) for row in rows] == [(n, k) for n in (1, 2) for k in layouts.KINDS]
+    assert all(furthest < 1e-5 for *_, furthest, _ in rows), rows
+
+
+@pytest.mark.parametrize("there,back", [((2, 2), (1, 1)), ((1, 1), (2, 2))])
+def test_a_checkpoint_of_two_processes_is_one_of_one(tmp_path, there, back):
+    assert layouts.moved(tmp_path, 8, "fsdp", there, back) < 1e-5
+
+
+def test_a_signal_to_one_of_two_stops_both_at_one_step(tmp_path):
+    codes, saved, _ = layouts.signalled(tmp_path, "jit", signal.SIGTERM)
+    assert codes == [75, 75] and len(saved) == 1
+    assert harness.messages(tmp_path / "jit_SIGTERM").count("saved") == 1
+
+
+def test_one_of_two_that_dies_ends_the_other(tmp_path):
+    code, seconds, same = layouts.one_killed(tmp_path, 120, "jit")
+    assert code not in (0, None) and seconds < layouts.HEARTBEAT_SECONDS + 10 and same
+
+
+def test_a_long_run_stays_what_it_was(tmp_path):
+    samples, compiled, code = soak.watch(tmp_path, 0.5, 10, every_seconds=1.0)
+    assert code == 0 and compiled == [] and len(samples) > 5
+    found = soak.summary(samples)
+    assert found["temporary_files"]["last"] <= 3  # those of a save under way
+    assert found["open_files"]["last"] <= found["open_files"]["first"] + 12
