@@ -106,7 +106,8 @@ def config_of(overrides):
 
 def end_of(workdir, overrides):
     """sha256 of each leaf of the newest checkpoint, and of metrics.jsonl."""
-    template = jax.eval_shape(Run.build(config_of(overrides)).init)
+    run = Run.build(config_of(overrides))
+    template = run.parallel.template(jax.eval_shape(run.init))
     checkpoints = Checkpoints(Path(workdir) / "checkpoints", read_only=True)
     state, _ = checkpoints.restore(template)
     found = {"metrics.jsonl": (Path(workdir) / "metrics.jsonl").read_bytes()}

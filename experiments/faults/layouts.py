@@ -5,6 +5,7 @@ python -m experiments.faults.layouts [--steps=100]
 
 import hashlib
 import json
+import shutil
 import signal
 import socket
 import sys
@@ -27,17 +28,24 @@ KINDS = ("jit", "pmap", "fsdp")
 
 
 def settings(kind, steps, **more):
+    """A run with one checkpoint half way, from which `moved` goes on."""
     return {
         "parallel": kind,
         "num_train_steps": steps,
         "eval_every_steps": 0,
         "sample_every_steps": 0,
-        "checkpoint_every_steps": 0,
+        "checkpoint_every_steps": steps // 2,
+        "checkpoint.keep_last": 2,
         "batch_size": 16,
         "optim.accumulate_steps": 1,
         "model.encoder_hidden": 16,  # a layer large enough for fsdp to cut
         **more,
     }
+
+
+def endless(kind, **more):
+    """A run that something else ends; its length is not in its program."""
+    return settings(kind, 10**6, **{"optim.schedule": "constant", **more})
 
 
 def start(workdir, overrides, processes=1, devices=1, heartbeat_seconds=HEARTBEAT_SECONDS):
@@ -78,40 +86,45 @@ def digest(workdir):
     return hashlib.sha256((workdir / "metrics.jsonl").read_bytes()).hexdigest()
 
 
-def agreement(folder, steps, layouts=LAYOUTS, kinds=KINDS, repeats=2):
-    """Rows: layout, kind, largest relative difference to jit on one device, repeats are equal."""
-    rows, reference = [], None
-    for processes, devices in layouts:
-        for kind in kinds:
-            names = [folder / f"{kind}_{processes}x{devices}_{i}" for i in range(repeats)]
-            for name in names:
-                finish(name, settings(kind, steps), processes, devices)
-            reference = reference or losses(names[0])
-            same = len({digest(name) for name in names}) == 1
-            rows.append((processes, devices, kind, furthest(reference, losses(names[0])), same))
+def workdir_of(folder, kind, layout, repeat=0):
+    return folder / f"{kind}_{layout[0]}x{layout[1]}_{repeat}"
+
+
+def agreement(folder, steps, layouts, repeats=2):
+    """Rows: layout, kind, largest relative difference to the first one, repeats are equal.
+
+    `layouts`: [(kind, (processes, devices)), ...].
+    """
+    rows = []
+    for kind, layout in layouts:
+        names = [workdir_of(folder, kind, layout, i) for i in range(repeats)]
+        for name in names:
+            finish(name, settings(kind, steps), *layout)
+        far = furthest(losses(workdir_of(folder, *layouts[0])), losses(names[0]))
+        rows.append((*layout, kind, far, len({digest(name) for name in names}) == 1))
     return rows
 
 
 def moved(folder, steps, kind, there, back):
-    """Half a run on one layout, half on another, against a whole one: the furthest difference."""
-    finish(folder / f"{kind}_whole", settings(kind, steps), *there)
-    workdir = folder / f"{kind}_{there}_{back}".replace(" ", "")
-    # What is stopped in the middle, not what was meant to be shorter: the schedule looks ahead.
-    half = settings(kind, steps, checkpoint_every_steps=steps // 2)
-    for process in start(workdir, half, *there):
-        process.wait(timeout=300)
-    later = workdir / "checkpoints" / str(steps)
-    later.rename(workdir / "checkpoints" / f"{steps}.aside")
+    """The second half of a run of `agreement` once more, on another layout.
+
+    Returns:
+      The furthest difference to what it was there.
+    """
+    whole = workdir_of(folder, kind, there)
+    workdir = folder / f"{whole.name}_on_{back[0]}x{back[1]}"
+    shutil.copytree(whole, workdir)
+    shutil.rmtree(workdir / "checkpoints" / str(steps))
     (workdir / "report.json").unlink()
-    finish(workdir, half, *back)
+    finish(workdir, settings(kind, steps), *back)
     assert harness.resumed_at(workdir) == steps // 2
-    return furthest(losses(folder / f"{kind}_whole"), losses(workdir))
+    return furthest(losses(whole), losses(workdir))
 
 
 def signalled(folder, kind, signum):
     """One of two processes gets a signal; returns (exit codes, saved steps, seconds)."""
     workdir = folder / f"{kind}_{signum.name}"
-    overrides = settings(kind, 10**6, requeue_exit_code=75)
+    overrides = endless(kind, requeue_exit_code=75)
     processes = start(workdir, overrides, 2, 2)
     _wait_for(workdir, lambda: harness.last_line(workdir) > 20, processes)
     began = time.time()
@@ -126,7 +139,8 @@ def one_killed(folder, steps, kind):
     Returns:
       (exit code of the other, seconds it took to end, whether the end is that of a whole run).
     """
-    overrides = settings(kind, steps, checkpoint_every_steps=10)
+    more = {"optim.schedule": "constant", "checkpoint_every_steps": 10}
+    overrides = settings(kind, steps, **more)
     finish(folder / f"{kind}_unkilled", overrides, 2, 2)
     workdir = folder / f"{kind}_killed"
     processes = start(workdir, overrides, 2, 2)
@@ -151,21 +165,19 @@ def main(_):
     steps = STEPS.value
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        rows = agreement(folder, steps)
+        rows = agreement(folder, steps, [(k, layout) for layout in LAYOUTS for k in KINDS])
         shown = [
             (p, d, kind, f"{far:.1e}", "yes" if same else "NO") for p, d, kind, far, same in rows
         ]
         header = ("processes", "devices each", "kind", "furthest loss", "repeat is bit-identical")
         print(harness.table(shown, header), flush=True)
-        found = {}
-        (folder / "back").mkdir()
-        for kind in KINDS:
-            found[f"{kind}: saved by 2 x 2, restored by 1 x 1"] = moved(
-                folder, steps, kind, (2, 2), (1, 1)
+        found = {
+            f"{kind}: first half on {there}, second on {back}": moved(
+                folder, steps, kind, there, back
             )
-            found[f"{kind}: saved by 1 x 1, restored by 2 x 2"] = moved(
-                folder / "back", steps, kind, (1, 1), (2, 2)
-            )
+            for kind in KINDS
+            for there, back in (((2, 2), (1, 1)), ((1, 1), (2, 2)), ((1, 8), (2, 2)))
+        }
         stops = {kind: signalled(folder, kind, signal.SIGTERM) for kind in KINDS}
         kills = {kind: one_killed(folder, 10 * steps, kind) for kind in KINDS}
     print(json.dumps(found, indent=1))
