@@ -48,6 +48,13 @@ def main(argv):
     if not (STEP.value in ("latest", "best") or STEP.value.isdigit()):
         raise UserError(f"--step={STEP.value} must be a number, latest or best")
     run.set_up_process()
+    if COORDINATOR.value and not COORDINATOR.value.rpartition(":")[2].isdigit():
+        raise UserError(f"--coordinator={COORDINATOR.value} must be host:port")
+    for flag in (NUM_PROCESSES, PROCESS_ID):
+        if flag.value is not None and not (DISTRIBUTED.value or COORDINATOR.value):
+            raise UserError(
+                f"--{flag.name}={flag.value} needs --coordinator=host:port, or --distributed"
+            )
     if DISTRIBUTED.value or COORDINATOR.value:
         start_processes(
             COORDINATOR.value,

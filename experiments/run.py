@@ -125,11 +125,7 @@ class Run:
                 for source in (train_source, eval_source)
             ]
         )
-        if len(train_data) < config.batch_size:
-            raise UserError(
-                f"dataset '{train_data.name}' has {len(train_data)} examples in split "
-                f"'{train_data.split}', fewer than config.batch_size={config.batch_size}"
-            )
+        _check_size(train_data, len(train_data), config)  # without the pictures left out
         return cls(
             config=config,
             parallel=parallel,
@@ -154,7 +150,16 @@ def _sources(config):
         if source.size < 1:
             raise UserError(f"dataset '{source.name}' has an empty split '{source.split}'")
         found.append(source)
+    _check_size(found[0], found[0].size, config)
     return found
+
+
+def _check_size(data, count, config):
+    if count < config.batch_size:
+        raise UserError(
+            f"dataset '{data.name}' has {count} examples in split '{data.split}', fewer than "
+            f"config.batch_size={config.batch_size}"
+        )
 
 
 def _family(name):

@@ -38,6 +38,24 @@ MISTAKES = [
     (["--config.num_devices=9"], "config.num_devices=9, but there are 8"),
     (["--config.checkpoint.best_metric=eval/elbo"], "checkpoint.best_metric='eval/elbo' .*eval/"),
     (["--config.steps_per_call=7"], "config.steps_per_call=7 must divide"),
+    (["--config.parallel=fdsp"], "did you mean 'fsdp'"),
+    (["--config.data.loader=gran"], "config.data.loader='gran' .* did you mean 'grain'"),
+    (["--config.data.num_workers=-1"], "config.data.num_workers=-1 must be at least 0"),
+    (["--config.data.bad_images=skp"], "config.data.bad_images='skp' .* did you mean 'skip'"),
+    (["--config.data.loader=grain", "--config.data.on_device=True"], "config.data.on_device=True"),
+    (["--config.nonfinite.policy=raize"], "did you mean 'raise'"),
+    (["--config.nonfinite.limit=0"], "config.nonfinite.limit=0 must be at least 1"),
+    (["--config.requeue_exit_code=256"], "config.requeue_exit_code=256 must be between 0 and 255"),
+    (["--config.requeue_exit_code=yes"], "config.requeue_exit_code=yes"),
+    (["--config.batch_size=2048"], "'digits' has 1415 examples .*batch_size=2048"),
+    (["--config.data.train_split=train[:0]"], r"empty split 'train\[:0\]'"),
+    (["--config.data.eval_split=train[:x]"], r"split 'train\[:x\]' is not one"),
+    (["--config.data.eval_split=train+tset"], "no split 'tset'; did you mean 'test'"),
+    (["--process_id=1"], "--process_id=1 .*--coordinator"),
+    (["--coordinator=localhost"], "--coordinator=localhost .* host:port"),
+    (["--coordinator=localhost:1", "--num_processes=2"], "--process_id"),
+    (["--coordinator=localhost:1", "--num_processes=2", "--process_id=2"], "process_id=2"),
+    (["--num_processes=0"], "num_processes"),
     (["--config.data.name=mnist", "--config.data.data_dir=/nowhere"], "--mode=prepare"),
     (["--config.data.name=folder:/nowhere"], "no folder /nowhere"),
     (["--config.data.train_split=trian"], "did you mean 'train'"),
@@ -54,6 +72,24 @@ MISTAKES = [
 ]
 
 
+# launch.py in a process that tells how many programs it compiled.
+COUNTING = """
+import atexit, runpy, sys
+import jax
+
+compiled = []
+
+def listen(event, seconds, **kwargs):
+    if event == "/jax/core/compile/backend_compile_duration":
+        compiled.append(event)
+
+jax.monitoring.register_event_duration_secs_listener(listen)
+atexit.register(lambda: print("compiled:", len(compiled)))
+sys.argv[0] = "launch.py"
+runpy.run_path("launch.py", run_name="__main__")
+"""
+
+
 def one_line(process):
     assert process.returncode == 2, process.stderr
     lines = process.stderr.strip().splitlines()
@@ -64,14 +100,22 @@ def one_line(process):
 @pytest.mark.parametrize(
     "args,said", MISTAKES, ids=lambda v: " ".join(v) if type(v) is list else ""
 )
-def test_a_mistake_is_one_line_and_exit_code_2(launch, tmp_path, args, said):
+def test_a_mistake_is_one_line_and_exit_code_2_and_compiles_nothing(python, tmp_path, args, said):
     (tmp_path / "broken.py").write_text("def get_config(:")
     (tmp_path / "empty.py").write_text("x = 1")
     for name in ("broken", "empty"):
         args = [a.replace(name.upper(), str(tmp_path / f"{name}.py")) for a in args]
-    out = launch(*args, f"--workdir={tmp_path}/w", devices=8)
+    if not any(a.startswith("--config=") for a in args):
+        args = ["--config=configs/vae_digits.py", *args]
+    out = python(COUNTING, *args, f"--workdir={tmp_path}/w", devices=8)
     assert re.search(said, one_line(out)), out.stderr
+    assert out.stdout.split() == ["compiled:", "0"]
     assert not (tmp_path / "w").exists()
+
+
+def test_what_is_right_does_compile(python, tmp_path):
+    out = python(COUNTING, "--config=configs/vae_digits.py:smoke", f"--workdir={tmp_path}")
+    assert out.returncode == 0 and int(out.stdout.split()[-1]) > 0, out.stderr
 
 
 @pytest.mark.parametrize("config", CONFIGS)

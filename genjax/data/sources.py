@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -110,15 +111,25 @@ def _tfds_source(name, split, data_dir):
             f"to be read; move it away and run: python launch.py --mode=prepare "
             f"--config.data.name={name}"
         )
-    base = split.split("[")[0]
-    if base not in splits:
-        raise UserError(f"dataset '{name}' has no split '{base}'{_nearest(base, splits)}")
     files = sorted((p.name, p.stat().st_size) for p in path.iterdir() if p.is_file())
     fingerprint = _sha256(json.dumps([info, files], sort_keys=True))
-    source = TfdsSource(name, path.name, split, fingerprint, class_names, splits[base], path)
-    if split != base:
-        source = dataclasses.replace(source, size=source.count())
-    return source
+    size = splits[split] if split in splits else _count(name, path, split, splits)
+    return TfdsSource(name, path.name, split, fingerprint, class_names, size, path)
+
+
+def _count(name, path, split, splits):
+    """Number of examples of a split expression such as "train[:90%]" or "train+test"."""
+    words = re.findall(r"(?:^|\+)\s*([^\s\[+]+)", split)
+    for word in words:
+        if word not in splits:
+            raise UserError(f"dataset '{name}' has no split '{word}'{_nearest(word, splits)}")
+    try:
+        import tensorflow_datasets as tfds
+
+        return tfds.builder_from_directory(path).info.splits[split].num_examples
+    except Exception as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"dataset '{name}': split '{split}' is not one ({reason})") from error
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -126,15 +137,6 @@ class TfdsSource(Source):
     """A split of a prepared TFDS directory, `path`."""
 
     path: Path
-
-    def count(self):
-        """Number of examples, where `split` is an expression."""
-        try:
-            return len(self._open()[0])
-        except UserError:
-            raise
-        except Exception as error:
-            raise _damaged(self.name, self.path, one_line(error)) from error
 
     def read(self, index, image_shape):
         index = np.asarray(index).tolist()

@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import shutil
+import sys
 import threading
 import time
 import traceback
@@ -258,7 +259,8 @@ class Checkpoints:
         sums = checksums(state)
         wrong = [path for path in sums if sums[path] != meta["sums"].get(path)]
         if wrong:
-            return None, f"{len(wrong)} leaves have other values than were saved, as {wrong[0]}"
+            share = f"{len(wrong)} of {len(sums)} leaves"
+            return None, f"{share} have other values than were saved, as {wrong[0]}"
         return (state, meta["extra"]), None
 
     def _meta(self, step):
@@ -382,14 +384,17 @@ def _reason(error):
 
 
 def quiet_orbax():
-    """Keeps orbax from printing what is reported here: its threads raise, and so do their joins."""
-    told = threading.excepthook
+    """Keeps orbax from printing what is reported here: pages for an array it could not read."""
 
-    def excepthook(args):
-        files = [f.filename for f in traceback.extract_tb(args.exc_traceback)]
-        if not any("orbax" in name for name in files):
-            told(args)
+    def but_orbax(told):
+        def hook(args):
+            files = [f.filename for f in traceback.extract_tb(args.exc_traceback)]
+            if not any("orbax" in name for name in files):
+                told(args)
 
-    threading.excepthook = excepthook
+        return hook
+
+    threading.excepthook = but_orbax(threading.excepthook)  # its threads raise, so do their joins
+    sys.unraisablehook = but_orbax(sys.unraisablehook)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # futures nobody asked again
     absl.logging.set_verbosity(absl.logging.FATAL)  # 40 lines a save, 300 for one that fails
