@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +20,14 @@ from genjax.train.checkpoint import quiet_orbax
 from genjax.train.guard import checked_names, guarded
 from genjax.train.loop import Cadence
 from genjax.train.optimizers import make_optimizer, make_schedule
-from genjax.train.parallel import Parallel, is_main, keep_heap, main_first
+from genjax.train.parallel import (
+    Parallel,
+    agreed,
+    from_main,
+    is_main,
+    keep_heap,
+    main_first,
+)
 from genjax.train.state import Ema, init_state, make_train_step
 
 # What in this folder is not a family.
@@ -73,6 +81,9 @@ class Run:
         """Builds a run; every mistake of the user's ends here, before anything is compiled."""
         parallel = Parallel.create(config.parallel, config.num_devices)
         validate(config, parallel.size)
+        digest = zlib.crc32(config.to_json().encode()) // 2
+        if not agreed(from_main(digest) == digest):
+            raise UserError("the processes of this run were started with different configs")
         train_source, eval_source = main_first(lambda: _sources(config))
         shape = tuple(config.data.image_shape)
         num_classes = len(train_source.class_names)

@@ -12,12 +12,10 @@ ROOT = Path(__file__).parent.parent
 os.environ.setdefault("GENJAX_CACHE", tempfile.mkdtemp(prefix="genjax-test-cache-"))
 os.environ.pop("TFDS_DATA_DIR", None)
 os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["JAX_COMPILATION_CACHE_DIR"] = os.environ["GENJAX_CACHE"] + "/xla"
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 
-import jax  # noqa: E402
 import pytest  # noqa: E402
-
-jax.config.update("jax_compilation_cache_dir", os.environ["GENJAX_CACHE"] + "/xla")
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 @pytest.fixture

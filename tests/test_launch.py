@@ -2,6 +2,11 @@
 
 import json
 import re
+import signal
+import socket
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -189,13 +194,7 @@ def report():
         assert "loaded: []" in out.stderr
 
 
-def test_a_signal_saves_and_the_same_command_goes_on(tmp_path):
-    import os
-    import signal
-    import subprocess
-    import sys
-    import time
-
+def test_a_running_run_is_left_alone_and_a_signal_saves_it(launch, tmp_path):
     flags = [
         "--config=configs/vae_digits.py:smoke",
         f"--workdir={tmp_path}",
@@ -203,6 +202,7 @@ def test_a_signal_saves_and_the_same_command_goes_on(tmp_path):
         "--config.eval_every_steps=0",
         "--config.sample_every_steps=0",
         "--config.checkpoint_every_steps=0",
+        "--config.requeue_exit_code=75",
     ]
     command = [sys.executable, str(ROOT / "launch.py"), *flags]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
@@ -210,10 +210,22 @@ def test_a_signal_saves_and_the_same_command_goes_on(tmp_path):
     deadline = time.time() + 120
     while time.time() < deadline and not (metrics.exists() and metrics.read_text().count("\n") > 3):
         time.sleep(0.1)
-    os.kill(process.pid, signal.SIGTERM)
+    assert f"in use by process {process.pid}" in one_line(launch(*flags))
+    process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 0, errors
+    assert process.returncode == 75, errors
     step = int(re.search(r"stopped by SIGTERM at step (\d+), saved", errors)[1])
     assert [p.name for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit()] == [str(step)]
     last = json.loads(metrics.read_text().splitlines()[-1])["step"]
     assert step - 2 <= last <= step
+
+
+@pytest.mark.parametrize("process_id", [0, 1])
+def test_a_process_that_waits_in_vain_says_so(launch, tmp_path, process_id):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    flags = [f"--coordinator=localhost:{port}", "--num_processes=2", f"--process_id={process_id}"]
+    out = launch(*flags, "--start_seconds=2", f"--workdir={tmp_path}/w")
+    assert f"came within 2 s (--coordinator=localhost:{port}" in one_line(out)
+    assert not (tmp_path / "w").exists()

@@ -14,6 +14,7 @@ import dataclasses
 import functools
 import os
 import sys
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -44,24 +45,41 @@ def start_processes(
       heartbeat_seconds: how long a process may be silent before the others end.
 
     Raises:
-      UserError: not all processes came, or JAX finds no cluster.
+      UserError: JAX finds no cluster, or the numbers do not fit.
+      SystemExit: not all processes came in time; not to be caught, after one line on stderr.
     """
     jax.config.update("jax_cpu_collectives_implementation", "gloo")  # on accelerators unused
+    given = f"--coordinator={coordinator or 'detected'}"
+    given += f", --num_processes={'detected' if num_processes is None else num_processes}"
+    given += f", --process_id={'detected' if process_id is None else process_id}"
+
+    def give_up():
+        print(
+            f"error: not all processes of this run came within {start_seconds} s ({given}); start "
+            "all of them, with one coordinator that each can reach, or wait longer with "
+            "--start_seconds",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(UserError.exit_code)
+
+    # At its own time limit, XLA aborts the process with a stack trace.
+    timer = threading.Timer(start_seconds, give_up)
+    timer.daemon = True
+    timer.start()
     try:
         jax.distributed.initialize(
             coordinator or None,
             num_processes,
             process_id,
-            initialization_timeout=start_seconds,
+            initialization_timeout=start_seconds + 60,
             heartbeat_timeout_seconds=heartbeat_seconds,
         )
     except (RuntimeError, ValueError) as error:
-        raise UserError(
-            "the processes of this run did not find each other (--distributed, --coordinator="
-            f"{coordinator or 'detected'}, --num_processes={num_processes or 'detected'}, "
-            f"--process_id={'detected' if process_id is None else process_id}): "
-            f"{str(error).splitlines()[0]}"
-        ) from error
+        reason = str(error).splitlines()[0]
+        raise UserError(f"this process cannot join the others ({given}): {reason}") from error
+    finally:
+        timer.cancel()
 
 
 def is_main():
