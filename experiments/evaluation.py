@@ -1,5 +1,6 @@
 """What a trained model is worth and what it draws: numbers, samples, figures, for every family."""
 
+import collections
 from pathlib import Path
 
 import jax
@@ -17,7 +18,7 @@ NUM_FIGURE_EXAMPLES = 64
 
 
 def make_evaluator(run):
-    """Returns (tree, stop) -> {"eval/...": float}: the mean over every example of the split.
+    """Returns (tree, stop) -> ({"eval/...": float}, {figure: picture}) over the whole split.
 
     `tree` is (params, model_state) on the devices; `stop()` is asked before each batch: once it is
     true, in any process, the result is None. Noise is keyed by an example's place in the split, so
@@ -34,15 +35,20 @@ def make_evaluator(run):
     size = run.parallel.round_up(run.config.eval.batch_size)
 
     def evaluate(tree, stop=_never):
-        sums = {}
+        collected = collections.defaultdict(list)
         for batch in eval_batches(run.eval_data, size, run.parallel.rows(size)):
             mask = batch.pop("mask")
             values = mapped(tree, {**batch, "stop": np.full(len(batch["index"]), stop())})
             if values.pop("stop").any():
                 return None
             for name, value in values.items():
-                sums[name] = sums.get(name, 0.0) + value[mask].sum(dtype=np.float64)
-        return {f"eval/{name}": float(total / len(run.eval_data)) for name, total in sums.items()}
+                collected[name].append(value[mask])
+        values = {name: np.concatenate(parts) for name, parts in collected.items()}
+        numbers = run.experiment.summarize(values)
+        pictures = {}
+        if run.experiment.eval_figures and is_main():
+            pictures = run.experiment.eval_figures(values)
+        return {f"eval/{name}": float(number) for name, number in numbers.items()}, pictures
 
     return evaluate
 
@@ -99,8 +105,7 @@ def make_drawer(run, workdir, provenance):
                 rngs = rng.Rngs(jax.random.key(0), 0, jnp.asarray(host_batch["index"]))
                 batch = run.transform(jax.tree.map(jnp.asarray, host_batch), rngs, train=False)
                 pictures = run.experiment.figures(*one, batch)
-            for name, picture in pictures.items():
-                save_png(workdir / "figures" / f"{name}.png", picture, told)
+            save_figures(workdir, pictures, told)
         if sample:
             tree = (state.eval_params, state.model_state)
             config = run.config.sample
@@ -116,6 +121,12 @@ def make_drawer(run, workdir, provenance):
         return True
 
     return draw
+
+
+def save_figures(workdir, pictures, told):
+    """Saves pictures by name as figures of a workdir."""
+    for name, picture in pictures.items():
+        save_png(workdir / "figures" / f"{name}.png", picture, told)
 
 
 def samples_png(workdir, step):
@@ -183,7 +194,8 @@ def evaluate(config, workdir, source, step="latest"):
     """Computes every number of a checkpoint again, writes eval_<step>.json, draws the figures."""
     run, state, step = _restored(config, workdir, step)
     provenance = provenance_of(run, source)
-    metrics = make_evaluator(run)((state.eval_params, state.model_state))
+    metrics, pictures = make_evaluator(run)((state.eval_params, state.model_state))
+    save_figures(Path(workdir), pictures, {**provenance, "step": step})
     report = {**provenance, "step": step, **metrics, "protocol": protocol_of(run)}
     if is_main():
         files.write_json(Path(workdir) / f"eval_{step:08d}.json", report)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from experiments.config import choose, validate
 from genjax import rng
@@ -38,13 +39,16 @@ SHARED = ("__init__", "config", "evaluation", "run", "training", "workdir")
 class Experiment:
     """What a family hands to the trainer: pure functions of images that `Transform` prepared.
 
-    `experiments/<family>.py` defines `build(config, image_shape, num_classes, axis_name)`, which
+    `experiments/<family>.py` defines `build(config, image_shape, class_names, axis_name)`, which
     returns one. `axis_name` is for batch statistics under pmap, None under jit.
 
     Attributes:
       init: key -> (params, model_state).
       loss_fn: (params, model_state, batch, rngs, train) -> (loss, (metrics, model_state)).
-      eval_fn: (params, model_state, batch, rngs) -> {name: values of each example, [B]}.
+      eval_fn: (params, model_state, batch, rngs) -> {name: values of each example, [B, ...]}.
+      summarize: {name: those of the whole split, numpy [N, ...]} -> {name: float}; without it, each
+        is averaged.
+      eval_figures: likewise -> {name: uint8 picture [H, W, C]}.
       sample: (params, model_state, keys [B]) -> images [B, H, W, C] in [0, 1]; row i of keys[i].
       figures: (params, model_state, batch) -> {name: uint8 picture [H, W, C]}; not compiled.
       make_train_step: (tx, ema, axis_name) -> train_step, where one loss is not enough (a game).
@@ -54,6 +58,8 @@ class Experiment:
     init: Callable
     loss_fn: Callable | None
     eval_fn: Callable
+    summarize: Callable = lambda values: {k: np.mean(v, dtype=np.float64) for k, v in values.items()}
+    eval_figures: Callable | None = None
     sample: Callable | None = None
     figures: Callable | None = None
     make_train_step: Callable | None = None
@@ -86,9 +92,8 @@ class Run:
             raise UserError("the processes of this run were started with different configs")
         train_source, eval_source = main_first(lambda: _sources(config))
         shape = tuple(config.data.image_shape)
-        num_classes = len(train_source.class_names)
         family = _family(config.experiment)
-        experiment = family.build(config, shape, num_classes, parallel.axis_name)
+        experiment = family.build(config, shape, train_source.class_names, parallel.axis_name)
         transform = Transform(config.data.pixels, config.data.flip, config.data.crop_padding)
 
         optim = config.optim.to_dict()
@@ -220,8 +225,9 @@ def _check_shapes(config, experiment, transform, init, train_step, image_shape):
             f"{str(error).splitlines()[0]}"
         ) from error
     if config.checkpoint.best_metric:
+        one = {name: np.zeros((1, *x.shape[1:]), x.dtype) for name, x in evaluated.items()}
         choose(
-            [f"eval/{name}" for name in evaluated],
+            [f"eval/{name}" for name in experiment.summarize(one)],
             config.checkpoint.best_metric,
             "checkpoint.best_metric",
         )

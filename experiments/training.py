@@ -19,6 +19,7 @@ from experiments.evaluation import (
     protocol_of,
     provenance_of,
     samples_png,
+    save_figures,
     save_png,
     say_report,
 )
@@ -281,9 +282,11 @@ def fit(run, place, workdir, provenance, signals):
 
     def evaluate(step, state):
         with progress.paused():
-            metrics = evaluator((state.eval_params, state.model_state), should_stop_now)
-        if metrics is None:
+            found = evaluator((state.eval_params, state.model_state), should_stop_now)
+        if found is None:
             return None
+        metrics, pictures = found
+        save_figures(workdir, pictures, {**provenance, "step": step})
         wrong = [k for k, v in metrics.items() if not math.isfinite(v)]
         if wrong:
             text = f"step {step}: not finite: {', '.join(wrong)}"

@@ -38,9 +38,9 @@ def conv_vae(config, image_shape, output_channels):
 NETWORKS = {"conv": conv_vae}
 
 
-def build(config, image_shape, num_classes, axis_name):
+def build(config, image_shape, class_names, axis_name):
     """The VAE of a config, as the shared trainer takes it."""
-    del num_classes, axis_name  # unconditional, without batch statistics
+    del class_names, axis_name  # unconditional, without batch statistics
     latent_dim = config.model.latent_dim
     require(latent_dim >= 1, "model.latent_dim", latent_dim, "at least 1")
     require(config.objective.beta >= 0, "objective.beta", config.objective.beta, "at least 0")

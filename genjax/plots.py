@@ -80,11 +80,6 @@ def curves(lines, prefixes=("train/", "eval/")):
     Returns:
       uint8 picture [H, W, 3], or None where there is nothing to draw.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     names = {}
     for line in lines:
         for key in line:
@@ -100,6 +95,7 @@ def curves(lines, prefixes=("train/", "eval/")):
         return None
     columns = min(3, len(names))
     rows = -(-len(names) // columns)
+    plt = _pyplot()
     figure, axes = plt.subplots(rows, columns, figsize=(4.2 * columns, 3.0 * rows), squeeze=False)
     for axis in axes.flat[len(names) :]:
         axis.axis("off")
@@ -111,8 +107,49 @@ def curves(lines, prefixes=("train/", "eval/")):
         axis.set_xlabel("step")
         axis.legend()
         axis.grid(alpha=0.3)
+    return _picture(figure)
+
+
+def confusion(matrix, class_names):
+    """A confusion matrix, each row divided by its sum.
+
+    Args:
+      matrix: int [K, K], true classes down, predicted ones across.
+      class_names: K strings.
+
+    Returns:
+      uint8 picture [H, W, 3].
+    """
+    count = len(class_names)
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    plt = _pyplot()
+    side = 2.0 + 0.45 * min(count, 30)
+    figure, axis = plt.subplots(figsize=(side, side))
+    axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axis.set_xlabel("predicted")
+    axis.set_ylabel("true")
+    if count <= 30:
+        axis.set_xticks(range(count), class_names, rotation=90)
+        axis.set_yticks(range(count), class_names)
+        for i, j in np.argwhere(matrix > 0):
+            color = "white" if shares[i, j] > 0.5 else "black"
+            axis.text(j, i, matrix[i, j], ha="center", va="center", color=color, fontsize=7)
+    return _picture(figure)
+
+
+def _pyplot():
+    """Imported when there is something to draw: it takes a second."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    return plt
+
+
+def _picture(figure):
     figure.tight_layout()
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100)
-    plt.close(figure)
+    _pyplot().close(figure)
     return np.asarray(Image.open(buffer).convert("RGB"))

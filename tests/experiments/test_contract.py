@@ -20,7 +20,7 @@ from genjax.train.parallel import mean_over_devices
 SOURCE = {"config_file": "a test", "overrides": ""}
 
 
-def build_game(config, image_shape, num_classes, axis_name):
+def build_game(config, image_shape, class_names, axis_name):
     """Two players on the mean image: one makes it, one scores it; each has its own optimizer."""
 
     def init(key):

@@ -137,3 +137,13 @@ def test_bad_padding_is_refused():
     layer = layers.ConvTranspose(features=1, kernel_size=(3, 3), padding="CIRCULAR")
     with pytest.raises(ValueError, match="SAME, VALID or pairs"):
         layer.init(jax.random.key(0), jnp.ones((1, 4, 4, 1)))
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 6, 3), (1, 7, 9, 2)])
+def test_max_pool_is_flaxs_and_so_is_its_gradient(shape):
+    x = jax.random.normal(jax.random.key(0), shape)
+    theirs = lambda x: nn.max_pool(x, (2, 2), (2, 2))
+    np.testing.assert_array_equal(layers.max_pool(x), theirs(x))
+    weights = jax.random.normal(jax.random.key(1), theirs(x).shape)
+    grad = lambda pool: jax.grad(lambda x: jnp.sum(weights * pool(x)))(x)
+    np.testing.assert_array_equal(grad(layers.max_pool), grad(theirs))

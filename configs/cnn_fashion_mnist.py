@@ -1,0 +1,14 @@
+"""The LeNet-class classifier of `configs/cnn_mnist.py` on Fashion-MNIST.
+
+Command   python launch.py --config=configs/cnn_fashion_mnist.py
+Hardware  2 CPU cores (AMD EPYC), JAX 0.10.2, Python 3.11
+Time      TODO
+Number    TODO
+Paper     LeCun et al. 1998, Gradient-based learning applied to document recognition
+"""
+
+from configs import cnn_mnist
+
+
+def get_config(arg=""):
+    return cnn_mnist.get_config(arg, "fashion_mnist")

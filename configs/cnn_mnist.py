@@ -1,0 +1,36 @@
+"""A LeNet-class convolutional classifier on MNIST, the feature net of our metrics there.
+
+Command   python launch.py --mode=prepare --config.data.name=mnist   (once)
+          python launch.py --config=configs/cnn_mnist.py
+Hardware  2 CPU cores (AMD EPYC), JAX 0.10.2, Python 3.11
+Time      TODO
+Number    TODO
+Paper     LeCun et al. 1998, Gradient-based learning applied to document recognition
+"""
+
+from experiments.config import apply_arg, base_config
+
+
+def get_config(arg="", name="mnist"):
+    config = base_config()
+    config.experiment = "classifier"
+    config.batch_size = 128
+    config.num_train_steps = 4_688  # 10 epochs
+    config.log_every_steps = 100
+    config.eval_every_steps = config.checkpoint_every_steps = 469
+    config.sample_every_steps = 0
+    config.optim.lr = 1e-3
+    config.optim.schedule = "cosine"
+    config.data.name = name
+    config.data.pixels = "unit"
+    config.model = {
+        "name": "cnn",
+        "features": (32, 64),
+        "num_pools": 2,
+        "padding": "SAME",
+        "hidden": 128,
+        "dropout": 0.5,
+    }
+    config.objective = {"label_smoothing": 0.0}
+    config.eval.views = "one"
+    return apply_arg(config, arg, {"model.features": (4, 8), "model.hidden": 16})

@@ -1,0 +1,88 @@
+"""Image classifiers, which are also the feature nets of the metrics.
+
+  loss = -sum_k q_k log p(k | x),   q = (1 - s) onehot(y) + s / K   (label smoothing s),
+
+averaged over the batch.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from experiments.config import choose, require
+from experiments.run import Experiment
+from genjax import plots
+from genjax.errors import UserError
+from genjax.metrics.classification import Calibration, confusion_matrix
+from genjax.models.cnn import Cnn
+from genjax.models.resnet import ResNet
+
+
+def cnn(model, num_classes, dtype, axis_name):
+    del axis_name
+    fields = {f: getattr(model, f) for f in ("features", "num_pools", "padding", "hidden")}
+    return Cnn(num_classes, dropout=model.dropout, dtype=dtype, **fields)
+
+
+def resnet(model, num_classes, dtype, axis_name):
+    return ResNet(num_classes, model.blocks, model.width, axis_name, dtype)
+
+
+# config.model.name -> (config.model, number of classes, dtype, axis name) -> network
+NETWORKS = {"cnn": cnn, "resnet": resnet}
+
+# Views of an image whose predictions are averaged: config.eval.views.
+VIEWS = {"one": lambda x: [x], "flip": lambda x: [x, x[:, :, ::-1]]}
+
+
+def build(config, image_shape, class_names, axis_name):
+    """The classifier of a config, as the shared trainer takes it."""
+    num_classes = len(class_names)
+    if num_classes < 2:
+        raise UserError(f"config.data.name='{config.data.name}' has no classes to tell apart")
+    smoothing = config.objective.label_smoothing
+    require(0 <= smoothing < 1, "objective.label_smoothing", smoothing, "in [0, 1)")
+    make_network = choose(NETWORKS, config.model.name, "model.name")
+    network = make_network(config.model, num_classes, config.compute_dtype, axis_name)
+    views = choose(VIEWS, config.eval.views, "eval.views")
+
+    def init(key):
+        variables = dict(network.init(key, jnp.zeros((1, *image_shape))))
+        return variables.pop("params"), variables
+
+    def loss_fn(params, model_state, batch, rngs, train):
+        out, model_state = network.apply(
+            {"params": params, **model_state},
+            batch["image"],
+            train,
+            mutable=list(model_state),
+            rngs={"dropout": rngs.layer("dropout")},
+        )
+        targets = optax.smooth_labels(jax.nn.one_hot(batch["label"], num_classes), smoothing)
+        loss = jnp.mean(optax.softmax_cross_entropy(out["logits"], targets))
+        correct = jnp.argmax(out["logits"], axis=-1) == batch["label"]
+        return loss, ({"accuracy": jnp.mean(correct)}, model_state)
+
+    def eval_fn(params, model_state, batch, rngs):
+        variables = {"params": params, **model_state}
+        seen = views(batch["image"])
+        logits = sum(network.apply(variables, view)["logits"] for view in seen) / len(seen)
+        return {"log_probs": jax.nn.log_softmax(logits), "label": batch["label"]}
+
+    def summarize(values):
+        log_probs, labels = values["log_probs"], values["label"]
+        return {}
+
+    def eval_figures(values):
+        predictions = np.argmax(values["log_probs"], axis=-1)
+        matrix = confusion_matrix(values["label"], predictions, num_classes)
+        return {"confusion": plots.confusion(matrix, class_names)}
+
+    return Experiment(
+        init=init,
+        loss_fn=loss_fn,
+        eval_fn=eval_fn,
+        summarize=summarize,
+        eval_figures=eval_figures,
+    )

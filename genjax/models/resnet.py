@@ -1,0 +1,75 @@
+"""Residual networks for small images (He et al. 2016, https://arxiv.org/abs/1512.03385).
+
+The form everyone trains on CIFAR-10: ResNet-18's blocks and widths after a 3x3 stem without
+pooling, so that a 32x32 image ends as 4x4.
+"""
+
+import functools
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from genjax.models.layers import Conv
+
+# He et al. 2015, by the outputs: what their code and PyTorch's ResNet use.
+_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions beside an identity, or a 1x1 convolution where the shape changes."""
+
+    features: int
+    stride: int
+    norm: type
+    dtype: str
+
+    @nn.compact
+    def __call__(self, x):
+        conv = functools.partial(
+            Conv, self.features, use_bias=False, kernel_init=_init, dtype=self.dtype
+        )
+        around = ((1, 1), (1, 1))  # SAME would pad a strided convolution on one side only
+        h = nn.relu(self.norm()(conv((3, 3), strides=self.stride, padding=around)(x)))
+        h = self.norm()(conv((3, 3), padding=around)(h))
+        if x.shape != h.shape:
+            x = self.norm()(conv((1, 1), strides=self.stride)(x))
+        return nn.relu(h + x)
+
+
+class ResNet(nn.Module):
+    """Stages of basic blocks, global average, one output layer; blocks (2, 2, 2, 2): ResNet-18.
+
+    Attributes:
+      num_classes: K.
+      blocks: number of blocks of each stage; every stage but the first halves the sides.
+      width: channels of the first stage; each stage doubles them.
+      axis_name: of the devices under pmap, to share batch statistics; None under jit.
+      dtype: of the computation; parameters and statistics are float32.
+    """
+
+    num_classes: int
+    blocks: tuple[int, ...] = (2, 2, 2, 2)
+    width: int = 64
+    axis_name: str | None = None
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        """x [B, H, W, C] -> {"features": [B, width 2^(stages - 1)], "logits": [B, K]}, float32."""
+        norm = functools.partial(
+            nn.BatchNorm,
+            use_running_average=not train,
+            momentum=0.9,
+            epsilon=1e-5,
+            axis_name=self.axis_name if train else None,
+            dtype=self.dtype,
+        )
+        h = x.astype(self.dtype)
+        h = Conv(self.width, (3, 3), use_bias=False, kernel_init=_init, dtype=self.dtype)(h)
+        h = nn.relu(norm()(h))
+        for stage, count in enumerate(self.blocks):
+            for i in range(count):
+                stride = 2 if stage > 0 and i == 0 else 1
+                h = BasicBlock(self.width * 2**stage, stride, norm, self.dtype)(h)
+        features = jnp.mean(h.astype(jnp.float32), axis=(1, 2))
+        return {"features": features, "logits": nn.Dense(self.num_classes)(features)}
