@@ -13,8 +13,10 @@ import optax
 from experiments.config import choose, require
 from experiments.run import Experiment
 from genjax import plots
+from genjax.data.transforms import unit
 from genjax.errors import UserError
-from genjax.metrics.classification import Calibration, confusion_matrix
+from genjax.metrics import classification
+from genjax.models.airbench import Airbench
 from genjax.models.cnn import Cnn
 from genjax.models.resnet import ResNet
 
@@ -29,11 +31,39 @@ def resnet(model, num_classes, dtype, axis_name):
     return ResNet(num_classes, model.blocks, model.width, axis_name, dtype)
 
 
-# config.model.name -> (config.model, number of classes, dtype, axis name) -> network
-NETWORKS = {"cnn": cnn, "resnet": resnet}
+def airbench(model, num_classes, dtype, axis_name):
+    return Airbench(num_classes, model.features, axis_name, dtype)
 
-# Views of an image whose predictions are averaged: config.eval.views.
-VIEWS = {"one": lambda x: [x], "flip": lambda x: [x, x[:, :, ::-1]]}
+
+# config.model.name -> (config.model, number of classes, dtype, axis name) -> network
+NETWORKS = {"cnn": cnn, "resnet": resnet, "airbench": airbench}
+
+# Training images that the whitening of `airbench` is computed from.
+NUM_WHITENED = 5000
+
+
+def one(x):
+    return [(1.0, x)]
+
+
+def flip(x):
+    """The image and its mirror image."""
+    return [(0.5, x), (0.5, x[:, :, ::-1])]
+
+
+def multi_crop(x):
+    """`flip` of the image, and of two copies that are moved by a pixel along the diagonal."""
+    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
+    moved = [padded[:, :-2, :-2], padded[:, 2:, 2:]]
+    return [
+        (share * weight, view)
+        for share, image in ((0.5, x), (0.25, moved[0]), (0.25, moved[1]))
+        for weight, view in flip(image)
+    ]
+
+
+# Views [(weight, images)] whose logits are averaged in evaluation: config.eval.views.
+VIEWS = {"one": one, "flip": flip, "multi_crop": multi_crop}
 
 
 def build(config, image_shape, class_names, axis_name):
@@ -47,8 +77,11 @@ def build(config, image_shape, class_names, axis_name):
     network = make_network(config.model, num_classes, config.compute_dtype, axis_name)
     views = choose(VIEWS, config.eval.views, "eval.views")
 
-    def init(key):
-        variables = dict(network.init(key, jnp.zeros((1, *image_shape))))
+    whitens = isinstance(network, Airbench)
+
+    def init(key, *first):
+        seen = {"init_images": unit(first[0])} if first else {}
+        variables = dict(network.init(key, jnp.zeros((1, *image_shape)), **seen))
         return variables.pop("params"), variables
 
     def loss_fn(params, model_state, batch, rngs, train):
@@ -67,20 +100,25 @@ def build(config, image_shape, class_names, axis_name):
     def eval_fn(params, model_state, batch, rngs):
         variables = {"params": params, **model_state}
         seen = views(batch["image"])
-        logits = sum(network.apply(variables, view)["logits"] for view in seen) / len(seen)
+        logits = sum(w * network.apply(variables, view)["logits"] for w, view in seen)
         return {"log_probs": jax.nn.log_softmax(logits), "label": batch["label"]}
 
     def summarize(values):
-        log_probs, labels = values["log_probs"], values["label"]
-        return {}
+        predictions = values["log_probs"], values["label"]
+        return {
+            "accuracy": classification.accuracy(*predictions),
+            "nll_nats": classification.nll_nats(*predictions),
+            "calibration_error": classification.calibration_error(*predictions),
+        }
 
     def eval_figures(values):
         predictions = np.argmax(values["log_probs"], axis=-1)
-        matrix = confusion_matrix(values["label"], predictions, num_classes)
+        matrix = classification.confusion_matrix(values["label"], predictions, num_classes)
         return {"confusion": plots.confusion(matrix, class_names)}
 
     return Experiment(
         init=init,
+        init_examples=NUM_WHITENED if whitens else 0,
         loss_fn=loss_fn,
         eval_fn=eval_fn,
         summarize=summarize,

@@ -7,7 +7,7 @@ import math
 import ml_collections
 
 from genjax.data.dataset import BAD_IMAGES, LOADERS
-from genjax.data.transforms import PIXELS
+from genjax.data.transforms import FLIPS, PIXELS
 from genjax.errors import UserError
 from genjax.train.guard import POLICIES
 from genjax.train.optimizers import OPTIMIZERS, SCHEDULES
@@ -81,7 +81,7 @@ def base_config():
                 "train_split": "train",
                 "eval_split": "test",
                 "pixels": "unit",
-                "flip": False,
+                "flip": "none",  # or "random", or "alternating" from epoch to epoch
                 "crop_padding": 0,
                 "on_device": False,  # keep the whole training set on each device
                 "loader": "array",  # "array": decoded once, cached; "grain": decoded as needed
@@ -209,6 +209,7 @@ def validate(config, num_devices):
     choose(OPTIMIZERS, config.optim.name, "optim.name")
     choose(SCHEDULES, config.optim.schedule, "optim.schedule")
     choose(PIXELS, config.data.pixels, "data.pixels")
+    choose(FLIPS, config.data.flip, "data.flip")
     choose(LOADERS, config.data.loader, "data.loader")
     choose(BAD_IMAGES, config.data.bad_images, "data.bad_images")
     choose(POLICIES, config.nonfinite.policy, "nonfinite.policy")

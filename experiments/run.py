@@ -1,6 +1,7 @@
 """From a config to everything it stands for, for every family: built, checked, not yet compiled."""
 
 import dataclasses
+import functools
 import importlib
 import sys
 import zlib
@@ -43,7 +44,8 @@ class Experiment:
     returns one. `axis_name` is for batch statistics under pmap, None under jit.
 
     Attributes:
-      init: key -> (params, model_state).
+      init: key -> (params, model_state); with `init_examples`, (key, images) -> the same.
+      init_examples: how many of the first training images, uint8 [n, H, W, C], `init` looks at.
       loss_fn: (params, model_state, batch, rngs, train) -> (loss, (metrics, model_state)).
       eval_fn: (params, model_state, batch, rngs) -> {name: values of each example, [B, ...]}.
       summarize: {name: those of the whole split, numpy [N, ...]} -> {name: float}; without it, each
@@ -58,7 +60,10 @@ class Experiment:
     init: Callable
     loss_fn: Callable | None
     eval_fn: Callable
-    summarize: Callable = lambda values: {k: np.mean(v, dtype=np.float64) for k, v in values.items()}
+    init_examples: int = 0
+    summarize: Callable = lambda values: {
+        k: np.mean(v, dtype=np.float64) for k, v in values.items()
+    }
     eval_figures: Callable | None = None
     sample: Callable | None = None
     figures: Callable | None = None
@@ -94,7 +99,13 @@ class Run:
         shape = tuple(config.data.image_shape)
         family = _family(config.experiment)
         experiment = family.build(config, shape, train_source.class_names, parallel.axis_name)
-        transform = Transform(config.data.pixels, config.data.flip, config.data.crop_padding)
+        transform = Transform(
+            config.data.pixels,
+            config.data.flip,
+            config.data.crop_padding,
+            config.batch_size,
+            train_source.size,
+        )
 
         optim = config.optim.to_dict()
         accumulate_steps, lr = optim.pop("accumulate_steps"), optim.pop("lr")
@@ -129,8 +140,9 @@ class Run:
         cadence = Cadence(*(getattr(config, f.name) for f in dataclasses.fields(Cadence)))
         steps_per_call = _steps_per_call(config.steps_per_call, cadence)
 
-        def init():
-            return init_state(config.seed, experiment.init, init_opt, ema)
+        def init(images):
+            first = [images] if experiment.init_examples else []
+            return init_state(config.seed, lambda key: experiment.init(key, *first), init_opt, ema)
 
         shapes = _check_shapes(config, experiment, transform, init, make_step(None), shape)
         train_data, eval_data = main_first(
@@ -155,7 +167,7 @@ class Run:
                 make_step(parallel.axis_name), config.nonfinite.policy, parallel.axis_name
             ),
             health_names=lambda: checked_names(make_step(None), *shapes),
-            init=init,
+            init=functools.partial(init, _first_images(train_data, experiment.init_examples)),
         )
 
 
@@ -168,6 +180,11 @@ def _sources(config):
         found.append(source)
     _check_size(found[0], found[0].size, config)
     return found
+
+
+def _first_images(data, count):
+    index = np.arange(count) % len(data)
+    return data.batch(index, index)["image"] if count else None
 
 
 def _check_size(data, count, config):
@@ -209,16 +226,17 @@ def _check_shapes(config, experiment, transform, init, train_step, image_shape):
     example = jax.ShapeDtypeStruct((config.batch_size,), jnp.int32)
     images = jax.ShapeDtypeStruct((config.batch_size, *image_shape), jnp.uint8)
     batch = {"image": images, "label": example, "index": example, "slot": example}
+    first = jax.ShapeDtypeStruct((experiment.init_examples, *image_shape), jnp.uint8)
 
-    def whole(batch):
-        state = init()
+    def whole(batch, first):
+        state = init(first)
         rngs = rng.Rngs(state.rng, 0, batch["index"])
         train_step(state, batch)
         eval_batch = transform(batch, rngs, train=False)
         return state, experiment.eval_fn(state.params, state.model_state, eval_batch, rngs)
 
     try:
-        state, evaluated = jax.eval_shape(whole, batch)
+        state, evaluated = jax.eval_shape(whole, batch, first)
     except (TypeError, ValueError) as error:
         raise UserError(
             f"the network of config.model does not take config.data.image_shape={image_shape}: "

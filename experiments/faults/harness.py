@@ -35,7 +35,7 @@ OVERRIDES = {
     "optim.schedule": "cosine",
     "optim.accumulate_steps": 2,
     "optim.clip_norm": 1.0,
-    "data.flip": True,
+    "data.flip": "random",
 }
 
 

@@ -4,6 +4,7 @@ Every function takes images [B, H, W, C] and keys [B] and treats each example by
 """
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +41,21 @@ def random_flip(images, keys):
     return jnp.where(flip, images[:, :, ::-1, :], images)
 
 
+def alternating_flip(images, keys, epochs):
+    """Mirrors about half of the images in epoch 0, and each one every other epoch from then on.
+
+    Every pair of epochs sees each image both ways (Jordan 2024, https://arxiv.org/abs/2404.00498).
+
+    Args:
+      images: [B, H, W, C].
+      keys: [B], of the images themselves: the same in every epoch.
+      epochs: int32 [B].
+    """
+    first = rng.uniform(keys, ()) < 0.5
+    flip = first ^ (epochs % 2 == 1)
+    return jnp.where(flip[:, None, None, None], images[:, :, ::-1, :], images)
+
+
 def random_crop(images, keys, padding):
     """Pads by reflection with `padding` pixels and crops each image at a place of its own."""
     _, height, width, channels = images.shape
@@ -52,6 +68,9 @@ def random_crop(images, keys, padding):
 
     return jax.vmap(crop)(padded, keys)
 
+
+# How training images are mirrored: config.data.flip.
+FLIPS = ("none", "random", "alternating")
 
 # What a pixel becomes: config.data.pixels.
 PIXELS = {
@@ -69,21 +88,42 @@ class Transform:
 
     Attributes:
       pixels: a name in `PIXELS`. Evaluation binarises statically whichever way training does.
-      flip: mirror left to right at random (training only).
+      flip: a name in `FLIPS` (training only).
       crop_padding: pixels of reflection padding for random crops (training only), 0 for none.
+      batch_size, num_examples: of training, from which alternating flips know the epoch.
     """
 
     pixels: str = "unit"
-    flip: bool = False
+    flip: str = "none"
     crop_padding: int = 0
+    batch_size: int = 1
+    num_examples: int = 1
+
+    @property
+    def _steps(self):
+        """After so many steps an epoch and a batch end together ..."""
+        return self.num_examples // math.gcd(self.num_examples, self.batch_size)
+
+    @property
+    def _epochs(self):
+        """... after so many epochs."""
+        return self.batch_size // math.gcd(self.num_examples, self.batch_size)
 
     def __call__(self, batch, rngs, train):
         """Returns the batch with "image" float32 [B, H, W, C]; `rngs` is a `genjax.rng.Rngs`."""
         images = batch["image"]
         if train and self.crop_padding:
             images = random_crop(images, rngs("crop"), self.crop_padding)
-        if train and self.flip:
+        if train and self.flip == "random":
             images = random_flip(images, rngs("flip"))
+        if train and self.flip == "alternating":
+            keys = rng.per_example(rng.stream(rngs.root, "flip"), batch["index"])
+            # Steps of an epoch first: examples seen would overflow an int32.
+            whole, part = divmod(rngs.step, self._steps)
+            epochs = whole * self._epochs + (part * self.batch_size + batch["slot"]) // (
+                self.num_examples
+            )
+            images = alternating_flip(images, keys, epochs)
         if self.pixels == "binarized_static" or self.pixels == "binarized_dynamic" and not train:
             keys = rng.per_example(jax.random.key(STATIC_BINARIZATION_KEY), batch["index"])
         else:

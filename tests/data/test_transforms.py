@@ -47,6 +47,38 @@ def test_flip_mirrors_about_half_of_the_images_whole():
     assert (mirrored ^ kept).all() and 150 < mirrored.sum() < 250
 
 
+def test_alternating_flips_show_every_image_both_ways_in_two_epochs():
+    """12 images in batches of 8: epochs end within batches, and the order is another each time."""
+    transform = T.Transform("unit", flip="alternating", batch_size=8, num_examples=12)
+    images = jax.random.randint(jax.random.key(1), (12, 4, 4, 1), 0, 256, jnp.uint8)
+    plain = np.asarray(T.unit(images))
+    seen = np.zeros((4, 12), int)  # by epoch and image: 1 as it is, 2 mirrored
+    order = np.concatenate([np.random.default_rng(e).permutation(12) for e in range(4)])
+    for step in range(6):
+        index = jnp.asarray(order[8 * step : 8 * step + 8])
+        data = {"image": images[index], "label": index, "index": index, "slot": jnp.arange(8)}
+        out = transform(data, Rngs(jax.random.key(0), step, data["slot"]), train=True)["image"]
+        for slot, (i, image) in enumerate(zip(np.asarray(index), np.asarray(out))):
+            mirrored = (image == plain[i][:, ::-1]).all()
+            assert mirrored ^ (image == plain[i]).all()
+            seen[(8 * step + slot) // 12, i] = 1 + mirrored
+    assert set(seen[0]) == {1, 2}
+    np.testing.assert_array_equal(seen[0] + seen[1], 3)
+    np.testing.assert_array_equal(seen[::2], seen[[0, 0]])
+    np.testing.assert_array_equal(seen[1::2], seen[[1, 1]])
+
+
+def test_alternating_flips_count_epochs_beyond_32_bits_of_examples():
+    transform = T.Transform("unit", flip="alternating", batch_size=2000, num_examples=50000)
+    far = 25 * 10**7  # a whole number of epochs, and 5e11 images
+    one = {"image": jnp.arange(32, dtype=jnp.uint8).reshape(1, 4, 8, 1), "label": jnp.zeros(1)}
+    one |= {"index": jnp.asarray([7]), "slot": jnp.asarray([1999])}
+    at = lambda step: transform(one, Rngs(jax.random.key(0), jnp.int32(step), one["slot"]), True)
+    for later in (0, 24, 25, 49):
+        np.testing.assert_array_equal(at(far + later)["image"], at(later)["image"])
+    assert (at(0)["image"] != at(25)["image"]).any()
+
+
 def test_crop_is_a_window_of_the_padded_image():
     padding = 2
     out = np.asarray(T.random_crop(IMAGES, KEYS, padding))
@@ -59,7 +91,7 @@ def test_crop_is_a_window_of_the_padded_image():
 
 @pytest.mark.parametrize("pixels", list(T.PIXELS))
 def test_an_example_is_treated_alike_in_any_batch(pixels):
-    transform = T.Transform(pixels, flip=True, crop_padding=1)
+    transform = T.Transform(pixels, flip="random", crop_padding=1)
     whole = transform(batch(), rngs(), train=True)["image"]
     part = transform(batch(IMAGES[2:4], [2, 3]), rngs(index=[2, 3]), train=True)["image"]
     np.testing.assert_array_equal(whole[2:4], part)
@@ -73,7 +105,7 @@ def test_dynamic_is_new_every_step_static_never():
 
 
 def test_evaluation_binarises_statically_and_does_not_augment():
-    dynamic = T.Transform("binarized_dynamic", flip=True, crop_padding=2)
+    dynamic = T.Transform("binarized_dynamic", flip="random", crop_padding=2)
     static = T.Transform("binarized_static")
     expected = static(batch(), rngs(), train=False)["image"]
     for step in (0, 5):

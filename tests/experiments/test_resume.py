@@ -30,7 +30,7 @@ def config(smoke_config):
             "optim.schedule": "cosine",
             "optim.accumulate_steps": 2,
             "optim.clip_norm": 1.0,
-            "data.flip": True,
+            "data.flip": "random",
         }
         return smoke_config(**{**values, **overrides})
 

@@ -4,10 +4,17 @@ import numpy as np
 import optax
 import pytest
 
-from genjax.train.optimizers import OPTIMIZERS, SCHEDULES, make_optimizer, make_schedule
+from genjax.train.optimizers import (
+    OPTIMIZERS,
+    SCHEDULES,
+    make_optimizer,
+    make_schedule,
+    orthogonalize,
+)
 
 
-@pytest.mark.parametrize("name", list(OPTIMIZERS))
+# Another one keeps the norm of kernels and has learning rates of its own: it is tested below.
+@pytest.mark.parametrize("name", [name for name in OPTIMIZERS if name != "airbench"])
 def test_each_optimizer_solves_a_least_squares_problem(name):
     target = {"kernel": jnp.ones((3, 3, 2, 4)), "bias": -jnp.ones(4)}
     # Muon's update has spectral norm lr whatever the gradient, and the solution lies 8.5 away.
@@ -64,3 +71,52 @@ def test_muon_treats_a_convolution_as_a_matrix():
     assert values.max() / values.min() < 2.5  # orthogonalised; the gradient's own ratio is larger
     raw = jnp.linalg.svd(kernel.reshape(36, 8), compute_uv=False)
     assert raw.max() / raw.min() > values.max() / values.min()
+
+
+def test_orthogonalize_brings_singular_values_near_one():
+    for shape in ((12, 5), (5, 12), (8, 8)):
+        u, s, v = np.linalg.svd(np.random.default_rng(0).normal(size=shape), full_matrices=False)
+        out = orthogonalize(jnp.asarray(u * s @ v), steps=5)
+        values = np.linalg.svd(out, compute_uv=False)
+        assert 0.65 < values.min() and values.max() < 1.25
+        # The singular vectors stay: out = u f(s) v is diagonal in them.
+        inside = u.T @ out @ v.T
+        np.testing.assert_allclose(inside, np.diag(np.diag(inside)), atol=1e-4)
+
+
+def test_the_speed_runs_optimizer():
+    schedule = make_schedule(0.24, "linear", 0, 200)
+    tx = make_optimizer("airbench", schedule, momentum=0.6, weight_decay=4e-3)
+    key = jax.random.key(0)
+    params = {
+        "whitening_bias": jnp.ones(24),
+        "group": {"kernel": jax.random.normal(key, (3, 3, 24, 64)), "bias": jnp.ones(64)},
+        "head": {"kernel": jnp.ones((256, 10))},
+    }
+    state = tx.init(params)
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    updates, state = tx.update(zeros, state, params)
+    # Without gradients, kernels are only brought to the norm sqrt(out), the rest only decays:
+    # torch's Nesterov of a constant d is (1 + 0.85) d at first.
+    kernel = params["group"]["kernel"] + updates["group"]["kernel"]
+    np.testing.assert_allclose(jnp.linalg.norm(kernel), 8.0, rtol=1e-5)
+    for decayed in (updates["whitening_bias"], updates["group"]["bias"], updates["head"]["kernel"]):
+        np.testing.assert_allclose(decayed, -1.85 * 4e-3, rtol=1e-5)
+
+    # A kernel moves by an orthogonal matrix times the learning rate.
+    grads = {**zeros, "group": {**zeros["group"], "kernel": jax.random.normal(key, (3, 3, 24, 64))}}
+    state = tx.init(params)
+    updates, _ = tx.update(grads, state, params)
+    scaled = params["group"]["kernel"] * 8 / jnp.linalg.norm(params["group"]["kernel"])
+    moved = (params["group"]["kernel"] + updates["group"]["kernel"] - scaled).reshape(-1, 64)
+    values = np.linalg.svd(moved / 0.24, compute_uv=False)
+    assert 0.4 < values.min() and values.max() < 1.4
+
+    # The first bias learns for 3/8 of the training.
+    for step, learns in ((74, True), (75, False), (199, False)):
+        at = lambda x, step=step: jnp.asarray(step) if x.dtype == jnp.int32 else x
+        state = jax.tree.map(at, tx.init(params))
+        grads = jax.tree.map(jnp.ones_like, params)
+        updates, _ = tx.update(grads, state, params)
+        assert bool((updates["whitening_bias"] != 0).all()) == learns
+        assert (updates["group"]["bias"] != 0).all()
