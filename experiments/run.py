@@ -259,7 +259,8 @@ def prepare(config):
         raise UserError(f"config.data.name='{name}' is a folder: there is nothing to prepare")
     from genjax.data import builders  # imports TFDS, which nothing else needs once data is cached
 
-    path = builders.prepare(name, tfds_data_dir(config.data.data_dir))
+    made_of = "mnist" if name == "stacked_mnist" else name
+    path = builders.prepare(made_of, tfds_data_dir(config.data.data_dir))
     say(f"dataset '{name}' is ready in {path}")
 
 

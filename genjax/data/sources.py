@@ -56,7 +56,7 @@ class Source:
 
 
 def find_source(name, split, data_dir=""):
-    """Looks `name` up: `folder:/path`, or a TFDS name `dataset[/config][:version]`.
+    """Looks `name` up: `folder:/path`, a TFDS name `dataset[/config][:version]`, `stacked_mnist`.
 
     Args:
       name: what `config.data.name` holds.
@@ -68,6 +68,10 @@ def find_source(name, split, data_dir=""):
     """
     if name.startswith("folder:"):
         return _folder_source(Path(name.removeprefix("folder:")).expanduser(), split)
+    if name == "stacked_mnist":
+        from genjax.data.stacked import stacked_mnist  # which is made of sources
+
+        return stacked_mnist(split, _tfds_source("mnist", split.split("[")[0], data_dir))
     return _tfds_source(name, split, data_dir)
 
 
