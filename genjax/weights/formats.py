@@ -7,6 +7,7 @@ many bytes again at most, whatever a file says of its sizes.
 import io
 import json
 import math
+import re
 import struct
 import zipfile
 
@@ -25,10 +26,12 @@ _SAFETENSORS_DTYPES = {
     "U8": "u1",
     "BOOL": "?",
 }
-_NPY_HEADERS = {
-    (1, 0): np.lib.format.read_array_header_1_0,
-    (2, 0): np.lib.format.read_array_header_2_0,
-}
+# NumPy's own reader of this header evaluates it as Python literals and warns, or worse, of others.
+_NPY_HEADER = re.compile(
+    rb"\x93NUMPY\x01\x00..\{'descr': '([<|](?:f[248]|[iu][1248]|b1))', "
+    rb"'fortran_order': (True|False), 'shape': \(([0-9, ]*)\), \} *\n",
+    re.DOTALL,
+)
 
 
 def read_stored_zip(data):
@@ -66,16 +69,14 @@ def read_npz(members):
     """{name: array} from the members of a file of `numpy.savez`; ValueError if it is not one."""
     arrays = {}
     for name, content in members.items():
-        stream = io.BytesIO(content)
-        version = np.lib.format.read_magic(stream)
-        if version not in _NPY_HEADERS:
-            raise ValueError(f"{name!a:.80} is of a version of npy that weights do not need")
-        shape, fortran_order, dtype = _NPY_HEADERS[version](stream)
-        if dtype.kind not in "fiub":
+        header = _NPY_HEADER.match(content)
+        if not header:
             raise ValueError(f"{name!a:.80} is not an array of numbers")
-        order = "F" if fortran_order else "C"
-        data = memoryview(content)[stream.tell() :]
-        arrays[name.removesuffix(".npy")] = _array(name, data, dtype, shape, order)
+        dtype, fortran_order, shape = (group.decode() for group in header.groups())
+        shape = [int(length) for length in shape.split(",") if length.strip()]
+        order = "F" if fortran_order == "True" else "C"
+        data = memoryview(content)[header.end() :]
+        arrays[name.removesuffix(".npy")] = _array(name, data, np.dtype(dtype), shape, order)
     return arrays
 
 

@@ -8,10 +8,11 @@ name in a file is ever looked up, nothing is called. All else is a ValueError.
 
 import dataclasses
 import pickletools
+import warnings
 
 import numpy as np
 
-MAX_PROGRAM = 2**22  # bytes; Inception's is 100 kB
+MAX_PROGRAM = 2**20  # bytes; a tensor takes about 120
 
 _DTYPES = {
     "torch DoubleStorage": "<f8",
@@ -84,10 +85,11 @@ def interpret(stream):
     start = stream.tell()
     stack, marks, memo = [], [], {}
     try:
-        for opcode, argument, position in pickletools.genops(stream):
-            if position - start > MAX_PROGRAM:
-                raise ValueError("its pickle is too long for a dict of tensors")
-            _follow(opcode.name, argument, stack, marks, memo)
+        with warnings.catch_warnings(action="ignore"):  # of escapes in a damaged string
+            for opcode, argument, position in pickletools.genops(stream):
+                if position - start > MAX_PROGRAM:
+                    raise ValueError("its pickle is too long for a dict of tensors")
+                _follow(opcode.name, argument, stack, marks, memo)
     except (IndexError, KeyError) as error:  # of the stack, the marks or the memo
         raise ValueError("its pickle is damaged") from error
     if len(stack) != 1:
