@@ -76,7 +76,8 @@ def torch_zip(arrays):
     """Bytes of the zip format of {name: C-contiguous array}."""
     members = {f"a/data/{i}": array.tobytes() for i, array in enumerate(arrays.values())}
     entries = {name: tensor_of(str(i), a) for i, (name, a) in enumerate(arrays.items())}
-    return zip_of({"a/data.pkl": program(entries), "a/byteorder": "little"} | members)
+    head = {"a/data.pkl": program(entries), "a/byteorder": "little", "a/version": "3\n"}
+    return zip_of(head | members)
 
 
 def torch_legacy(arrays):
