@@ -212,6 +212,7 @@ def test_each_kind_of_fault_is_found(snippet):
         "jax.jit(f).lower(x).compile()",
         "parallel.compile(step)",
         "import yaml\nyaml.safe_load(f)",
+        "import pickletools\npickletools.genops(f)",
         "import json\njson.load(f)",
         "archive.extractall(to, filter='data')",
         "archive.extractfile(member).read()",
