@@ -36,10 +36,12 @@ def main(_):
         images = write_images(folder)
         worker = Path(__file__).with_name("torch_inception.py")
         command = [TORCH_PYTHON.value, worker, folder, str(SEED.value)]
-        version = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+        if done.returncode:
+            sys.exit(f"{TORCH_PYTHON.value} cannot run {worker}")
         reference, _ = read_arrays(folder / "features.npz")
         variables = read_weights(folder)
-    print(f"PyTorch {version.strip()}, JAX {jax.__version__} on {jax.default_backend()}")
+    print(f"PyTorch {done.stdout.strip()}, JAX {jax.__version__} on {jax.default_backend()}")
     print(
         f"{'images':16} {'resize':7} {'tap':16} {'largest':>9} {'difference':>11} {'relative':>9}"
     )
