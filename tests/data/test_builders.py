@@ -20,8 +20,9 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
+from genjax import download
 from genjax.data import builders
-from genjax.data.builders import digits, download
+from genjax.data.builders import digits
 from genjax.errors import UserError
 
 IDX_DATASETS = ["mnist", "fashion_mnist"]

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from genjax.data.builders.download import RemoteFile, fetch
+from genjax.download import RemoteFile, fetch
 
 _FOLDER = "cifar-10-batches-bin/"
 _LABEL_NAMES = _FOLDER + "batches.meta.txt"

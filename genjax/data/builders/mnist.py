@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from genjax.data.builders.download import RemoteFile, fetch
+from genjax.download import RemoteFile, fetch
 
 _MNIST_URL = "https://storage.googleapis.com/cvdf-datasets/mnist"
 _FASHION_URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com"

@@ -1,7 +1,7 @@
 """Original files over the network or put in place by hand, always checked by SHA-256.
 
-TFDS's own download manager runs without TensorFlow too, but with no network it retries for minutes
-and leaves its temporary folders behind.
+For datasets and weights alike. TFDS's own download manager runs without TensorFlow too, but with no
+network it retries for minutes and leaves its temporary folders behind.
 """
 
 import dataclasses

@@ -1,0 +1,1 @@
+"""Published weights: where they come from, how they are read safely, what we call them."""

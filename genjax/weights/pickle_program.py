@@ -1,0 +1,190 @@
+"""What a PyTorch checkpoint says of its tensors, read without unpickling.
+
+A pickle is a program for a stack machine that can call anything it can name. This reads the
+program (`pickletools.genops` parses, and runs nothing) and follows the few instructions that
+`torch.save` needs for a dict of tensors, in pickle protocol 2. The names below are labels here: no
+name in a file is ever looked up, nothing is called. All else is a ValueError.
+"""
+
+import dataclasses
+import pickletools
+import warnings
+
+import numpy as np
+
+MAX_PROGRAM = 2**20  # bytes; a tensor takes about 120
+
+_DTYPES = {
+    "torch DoubleStorage": "<f8",
+    "torch FloatStorage": "<f4",
+    "torch HalfStorage": "<f2",
+    "torch LongStorage": "<i8",
+    "torch IntStorage": "<i4",
+    "torch ShortStorage": "<i2",
+    "torch CharStorage": "i1",
+    "torch ByteStorage": "u1",
+    "torch BoolStorage": "?",
+}
+_ORDERED_DICT = "collections OrderedDict"
+_REBUILD_TENSOR = "torch._utils _rebuild_tensor_v2"
+
+
+# eq=False: nothing of a file is compared or hashed, which for nested tuples can take forever.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Storage:
+    """A run of numbers that tensors look at: `size` elements, kept in the file under `key`."""
+
+    dtype: np.dtype
+    key: str
+    size: int
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Tensor:
+    """How a tensor looks at its storage; offset and strides are counted in elements."""
+
+    storage: Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    def array(self, buffer):
+        """The tensor as a read-only view of its storage's bytes; ValueError if it sticks out."""
+        size, dtype = self.storage.size, self.storage.dtype
+        if len(buffer) != size * dtype.itemsize:
+            raise ValueError(f"storage {self.storage.key!a:.40} has not the size it should have")
+        # One element seen twice would make small files into arrays of any size.
+        count, limit = 1, max(size, 1)
+        for length in self.shape:
+            count *= length
+            if length > limit or count > limit:
+                raise ValueError("a tensor is larger than its storage")
+        last = sum((length - 1) * stride for length, stride in zip(self.shape, self.strides))
+        if max(self.strides, default=0) > limit or (count and self.offset + last >= size):
+            raise ValueError("a tensor reaches past its storage")
+        strides = [stride * dtype.itemsize for stride in self.strides]
+        offset = self.offset * dtype.itemsize if count else 0
+        return np.ndarray(self.shape, dtype, buffer, offset, strides)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Name:
+    """A module and a name in it, as they stand in the file."""
+
+    text: str
+
+
+def interpret(stream):
+    """The value of the program at the position of a binary stream, which is left behind its end.
+
+    Made of dicts with str keys, lists, tuples, `Tensor`, `Storage`, str, int, bool and None.
+
+    Raises:
+      ValueError: the program is damaged, too long, or would do more than make such a value.
+    """
+    start = stream.tell()
+    stack, marks, memo = [], [], {}
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of escapes in a damaged string
+            for opcode, argument, position in pickletools.genops(stream):
+                if position - start > MAX_PROGRAM:
+                    raise ValueError("its pickle is too long for a dict of tensors")
+                _follow(opcode.name, argument, stack, marks, memo)
+    except (IndexError, KeyError) as error:  # of the stack, the marks or the memo
+        raise ValueError("its pickle is damaged") from error
+    if len(stack) != 1:
+        raise ValueError("its pickle is damaged")
+    return stack[0]
+
+
+def _follow(opcode, argument, stack, marks, memo):
+    match opcode:
+        case "PROTO":
+            if argument != 2:
+                raise ValueError(f"its pickle is of protocol {argument}, not 2")
+        case "STOP":
+            pass
+        case "MARK":
+            marks.append(len(stack))
+        case "NONE" | "NEWTRUE" | "NEWFALSE":
+            stack.append({"NONE": None, "NEWTRUE": True, "NEWFALSE": False}[opcode])
+        case "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINUNICODE":
+            stack.append(argument)
+        case "EMPTY_TUPLE":
+            stack.append(())
+        case "TUPLE1" | "TUPLE2" | "TUPLE3":
+            stack.append(tuple(_pop_from(stack, len(stack) - int(opcode[-1]))))
+        case "TUPLE":
+            stack.append(tuple(_pop_from(stack, marks.pop())))
+        case "EMPTY_LIST":
+            stack.append([])
+        case "APPEND" | "APPENDS":
+            items = _pop_from(stack, marks.pop() if opcode == "APPENDS" else len(stack) - 1)
+            _expect(stack[-1], list).extend(items)
+        case "EMPTY_DICT":
+            stack.append({})
+        case "SETITEM" | "SETITEMS":
+            items = _pop_from(stack, marks.pop() if opcode == "SETITEMS" else len(stack) - 2)
+            keys = [_expect(key, str) for key in items[::2]]
+            _expect(stack[-1], dict).update(zip(keys, items[1::2], strict=True))
+        case "BINPUT" | "LONG_BINPUT":
+            memo[argument] = stack[-1]
+        case "BINGET" | "LONG_BINGET":
+            stack.append(memo[argument])
+        case "GLOBAL":
+            if argument not in (*_DTYPES, _ORDERED_DICT, _REBUILD_TENSOR):
+                raise ValueError(f"its pickle asks for {argument!a:.80}, which no weights need")
+            stack.append(_Name(argument))
+        case "BINPERSID":
+            stack.append(_storage(stack.pop()))
+        case "REDUCE":
+            arguments, name = stack.pop(), stack.pop()
+            stack.append(_made_by(_expect(name, _Name).text, _expect(arguments, tuple)))
+        case "BUILD":  # attributes of an OrderedDict: the versions of PyTorch's modules
+            _expect(stack.pop(), dict)
+            _expect(stack[-1], dict)
+        case _:
+            raise ValueError(f"its pickle has the instruction {opcode}, which no weights need")
+
+
+def _pop_from(stack, index):
+    if not 0 <= index <= len(stack):
+        raise IndexError
+    items = stack[index:]
+    del stack[index:]
+    return items
+
+
+def _expect(value, kind):
+    if type(value) is not kind:
+        raise ValueError(f"its pickle has a {type(value).__name__} instead of a {kind.__name__}")
+    return value
+
+
+def _storage(identity):
+    """("storage", type, key, device, size[, None]), as `torch.save` refers to bytes elsewhere."""
+    match identity:
+        case ("storage", _Name(text=name), str(key), str(), int(size)) | (
+            "storage",
+            _Name(text=name),
+            str(key),
+            str(),
+            int(size),
+            None,
+        ) if name in _DTYPES and size >= 0:
+            return Storage(np.dtype(_DTYPES[name]), key, size)
+    raise ValueError("its pickle refers to something that is not a storage")
+
+
+def _made_by(name, arguments):
+    match name, arguments:
+        case (str(), ()) if name == _ORDERED_DICT:
+            return {}
+        # The rest is whether it needs a gradient, and hooks.
+        case (str(), (Storage() as storage, int(offset), tuple(shape), tuple(strides), *_)) if (
+            name == _REBUILD_TENSOR
+            and len(shape) == len(strides) <= 8
+            and all(type(n) is int and n >= 0 for n in (offset, *shape, *strides))
+        ):
+            return Tensor(storage, offset, shape, strides)
+    raise ValueError("its pickle makes something that is not a tensor")

@@ -1,0 +1,81 @@
+"""Files of `torch.save` that hold one dict of tensors: the zip format, and the one before it.
+
+Since 1.6 (2020) PyTorch writes a zip archive: NAME/data.pkl is a pickle that refers to storages,
+and NAME/data/KEY are their bytes. Before, it wrote one stream: pickles of a magic number, of the
+protocol, of the machine's properties, of the object and of the list of storage keys; then for each
+of these keys the number of elements (int64) and the bytes. By its size, the published Inception is
+of the older kind: it has 86,791 bytes beside its numbers, where a zip needs 113,529 at least.
+"""
+
+import io
+import struct
+
+from genjax.weights.pickle_program import Tensor, interpret
+
+LEGACY_START = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # the magic number, pickled
+_LEGACY_PROTOCOL = 1001
+
+
+def read_torch_zip(members):
+    """{name: array} from the members of the archive, {name: bytes}; ValueError if it is not one."""
+    programs = [name for name in members if name.endswith("/data.pkl")]
+    if len(programs) != 1:
+        raise ValueError("it has not exactly one data.pkl")
+    folder = programs[0].removesuffix("data.pkl")
+    if members.get(f"{folder}byteorder", b"little") != b"little":
+        raise ValueError("its numbers are not little-endian")
+    buffers = {
+        name.removeprefix(f"{folder}data/"): content
+        for name, content in members.items()
+        if name.startswith(f"{folder}data/")
+    }
+    return _arrays(_tensors(interpret(io.BytesIO(members[programs[0]]))), buffers)
+
+
+def read_torch_legacy(data):
+    """{name: array} from the bytes of a file; ValueError if it is not one."""
+    stream = io.BytesIO(data)
+    stream.seek(len(LEGACY_START))
+    if interpret(stream) != _LEGACY_PROTOCOL:
+        raise ValueError(f"it is not of PyTorch's protocol {_LEGACY_PROTOCOL}")
+    machine = interpret(stream)
+    if type(machine) is not dict or machine.get("little_endian") is not True:
+        raise ValueError("its numbers are not little-endian")
+    tensors = _tensors(interpret(stream))
+    keys = interpret(stream)
+    if type(keys) is not list or not all(type(key) is str for key in keys):
+        raise ValueError("it has no list of its storages")
+
+    dtypes = {tensor.storage.key: tensor.storage.dtype for tensor in tensors.values()}
+    contents, position, buffers = memoryview(data), stream.tell(), {}
+    for key in keys:
+        if key not in dtypes or key in buffers:
+            raise ValueError(f"storage {key!a:.40} belongs to no tensor")
+        if position + 8 > len(data):
+            raise ValueError("it is cut off")
+        (size,) = struct.unpack_from("<q", data, position)
+        begin, position = position + 8, position + 8 + size * dtypes[key].itemsize
+        if not begin <= position <= len(data):
+            raise ValueError("it is cut off")
+        buffers[key] = contents[begin:position]
+    if position != len(data):
+        raise ValueError("there is something behind its end")
+    return _arrays(tensors, buffers)
+
+
+def _tensors(value):
+    if type(value) is not dict:
+        raise ValueError("it holds something other than a dict of tensors")
+    for name, tensor in value.items():
+        if type(tensor) is not Tensor:
+            raise ValueError(f"its entry {name!a:.80} is not a tensor")
+    return value
+
+
+def _arrays(tensors, buffers):
+    arrays = {}
+    for name, tensor in tensors.items():
+        if tensor.storage.key not in buffers:
+            raise ValueError(f"it lacks the numbers of {name!a:.80}")
+        arrays[name] = tensor.array(buffers[tensor.storage.key])
+    return arrays
