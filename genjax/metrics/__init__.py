@@ -1,1 +1,0 @@
-"""What a model is worth: pure functions of predictions and features."""
