@@ -43,6 +43,12 @@ def test_all_four_are_those_of_loops(rng, monkeypatch, k, block_elements):
     assert shuffled == (precision, recall)
 
 
+def test_the_edge_of_a_ball_counts_for_precision_and_recall_alone():
+    real, generated = np.array([[0.0], [1]]), np.array([[-1.0], [-2]])
+    assert precision_recall(real, generated, k=1) == (0.5, 0.5)
+    assert density_coverage(real, generated, k=1) == (0, 0)
+
+
 def test_equal_sets_have_all_and_distant_ones_nothing(rng):
     x = rng.normal(size=(60, 8))
     assert precision_recall(x, x.copy()) == (1, 1)

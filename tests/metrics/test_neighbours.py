@@ -7,10 +7,10 @@ from genjax.metrics.neighbours import copying_rate, nearest_neighbours
 
 
 @pytest.mark.parametrize("block_elements", [2**23, 100])
-@pytest.mark.parametrize("k", [1, 2, 50])
+@pytest.mark.parametrize("k", [1, 2, 100, 300])
 def test_neighbours_are_those_of_a_sort(rng, monkeypatch, block_elements, k):
     monkeypatch.setattr(arrays, "BLOCK_ELEMENTS", block_elements)
-    queries, training = rng.normal(size=(23, 6)), rng.normal(size=(50, 6))
+    queries, training = rng.normal(size=(23, 6)), rng.normal(size=(300, 6))
     all_distances = np.linalg.norm(queries[:, None] - training, axis=2)
     indices, distances = nearest_neighbours(queries, training, k)
     np.testing.assert_array_equal(indices, np.argsort(all_distances, axis=1)[:, :k])
@@ -39,6 +39,11 @@ def test_a_third_is_the_limit():
     queries = np.array([[0.99], [1.01], [3.01], [2.0]])  # 1 / 3 of the way is at 1 and at 3
     assert copying_rate(queries, training) == 0.5
     assert copying_rate(queries, training, ratio=0.99) == 0.75
+
+
+def test_an_exact_copy_of_what_is_there_twice_is_a_copy():
+    training = np.array([[0.0], [0.0], [9.0]])
+    assert copying_rate(np.array([[0.0], [0.5]]), training) == 0.5
 
 
 def test_pixels_of_8_bits_do_not_overflow():
