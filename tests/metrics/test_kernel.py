@@ -24,6 +24,14 @@ def test_distance_is_that_of_a_loop_over_pairs(rng, m, n):
     np.testing.assert_allclose(kernel_distance(x, y)[0], naive(x, y), rtol=1e-10)
 
 
+def test_a_set_and_itself_are_two_sets(rng):
+    x = rng.normal(size=(20, 6))
+    distance, error = kernel_distance(x, x)
+    assert (distance, error) == pytest.approx(kernel_distance(x, x.copy()), rel=1e-9)
+    np.testing.assert_allclose(distance, naive(x, x), rtol=1e-10)  # below 0: it is unbiased
+    assert distance < 0
+
+
 def test_one_subset_of_everything_is_the_whole_set(rng):
     x, y = rng.normal(size=(25, 6)), rng.normal(0.5, 1.5, (25, 6))
     mean, std = kernel_distance_subsets(x, y, rng=rng, subsets=1, subset_size=25)
