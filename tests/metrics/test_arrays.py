@@ -1,0 +1,52 @@
+import numpy as np
+import pytest
+
+from genjax.errors import UserError
+from genjax.metrics import arrays
+
+
+def test_distances_are_those_of_a_loop_and_zero_between_equal_rows(rng):
+    x, y = rng.normal(10, 1, (70, 33)), rng.normal(10, 1, (90, 33))
+    y[:50] = x[:50]
+    expected = np.array([[((a - b) ** 2).sum() for b in y] for a in x])
+    squared = arrays.squared_distances(x, y)
+    np.testing.assert_allclose(squared, expected, rtol=1e-9)
+    np.testing.assert_array_equal(squared == 0, expected == 0)
+
+
+def test_blocks_cover_every_row_once_and_stay_small(monkeypatch):
+    monkeypatch.setattr(arrays, "BLOCK_ELEMENTS", 100)
+    blocks = [range(40)[b] for b in arrays.row_blocks(40, 30)]
+    assert [i for b in blocks for i in b] == list(range(40))
+    assert {len(b) for b in blocks} == {3, 1}
+    assert len(list(arrays.row_blocks(4, 1000))) == 4  # a row is never cut
+
+
+def test_log_softmax_survives_large_logits():
+    log_probs = arrays.log_softmax(np.float32([[1e30, 0], [-1e30, -1e30]]))
+    np.testing.assert_array_equal(log_probs[0], [0, -np.float64(np.float32(1e30))])
+    np.testing.assert_allclose(log_probs[1], np.log(0.5))
+
+
+@pytest.mark.parametrize(
+    "bad, says",
+    [
+        (np.zeros(3), r"wanted numbers \[n, d\], got float64 \[3\]"),
+        (np.zeros((3, 0)), r"got float64 \[3, 0\]"),
+        (np.zeros((2, 2), complex), "complex128"),
+        ([["a", "b"]], "wanted numbers"),
+        (np.float32([[0, 1], [np.nan, 0], [0, np.inf]]), "2 of 3 rows have NaN.* first is row 1"),
+        (np.zeros((1, 2)), "1 rows are too few, 2 are the least"),
+    ],
+)
+def test_bad_features_are_told_in_one_line(bad, says):
+    with pytest.raises(UserError, match=f"generated.*{says}") as told:
+        arrays.as_features(bad, "generated", at_least=2)
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("bad", [[0.5], [[1]], [-1], [4]])
+def test_bad_labels_are_told(bad):
+    with pytest.raises(UserError, match="labels"):
+        arrays.as_labels(bad, 4)
+    assert arrays.as_labels(np.uint8([3]), 4).dtype == np.int64
