@@ -57,7 +57,7 @@ def test_one_of_two_that_dies_ends_the_other(tmp_path):
 
 
 def test_a_long_run_stays_what_it_was(tmp_path):
-    samples, compiled, code = soak.watch(tmp_path, 0.5, 10, every_seconds=1.0)
+    samples, compiled, code = soak.watch(tmp_path, 0.4, 10, every_seconds=1.0)
     assert code == 0 and compiled == [] and len(samples) > 5
     found = soak.summary(samples)
     assert found["temporary_files"]["last"] <= 3  # those of a save under way
