@@ -97,6 +97,11 @@ def summary(samples):
         first = statistics.median(s[name] for s in samples[:fifth])
         last = statistics.median(s[name] for s in samples[-fifth:])
         found[name] = {"first": first, "last": last, "most": max(s[name] for s in samples)}
+    tenth = max(1, len(samples) // 10)
+    memory = [s["memory_mb"] for s in samples]
+    found["memory_mb"]["by tenths"] = [
+        round(statistics.median(memory[i : i + tenth])) for i in range(0, len(memory), tenth)
+    ]
     return found
 
 
