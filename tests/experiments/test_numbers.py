@@ -13,7 +13,7 @@ from genjax.errors import RunError
 from genjax.train.logs import read_metrics
 from genjax.train.signals import StopOnSignal
 
-SOURCE = {"config_file": "a test", "overrides": ""}
+SOURCE = {"config_file": "a test", "arguments": ""}
 BAD_STEP = 6  # from 1
 
 

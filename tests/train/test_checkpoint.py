@@ -116,11 +116,11 @@ def test_a_bad_one_is_passed_over_told_and_kept_aside(tmp_path):
     (tmp_path / "3" / "meta" / "metadata").write_text("{")
     said = []
     reader = Checkpoints(tmp_path, read_only=True, warn=said.append)
-    assert reader.restore(make_state())[1] == {"step": 2} and reader.steps() == [1, 2, 3]
+    assert reader.restore(make_state())[1]["extra"] == {"step": 2} and reader.steps() == [1, 2, 3]
     assert "step 3 is bad (left in place)" in said[0]
     writer = Checkpoints(tmp_path, keep_last=9, warn=said.append)
-    state, extra = writer.restore(make_state())
-    assert int(state.step) == 2 and extra == {"step": 2}
+    state, meta = writer.restore(make_state())
+    assert int(state.step) == 2 and meta["extra"] == {"step": 2}
     assert "step 3 is bad (moved to bad/)" in said[1] and writer.steps() == [1, 2]
     writer.save(3, make_state(3), {})  # its place is free again
     writer.close()
