@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 from experiments.faults import corrupt, harness, kill, layouts, soak
+from genjax.train.lock import locked
 from tests.conftest import ROOT
 
 # Short, and with few pictures; the first save comes at 10, the first retention at 30.
@@ -49,6 +50,14 @@ def test_a_signal_to_one_of_two_stops_both_at_one_step(tmp_path):
     codes, saved, _ = layouts.signalled(tmp_path, "jit", signal.SIGTERM)
     assert codes == [75, 75] and len(saved) == 1
     assert harness.messages(tmp_path / "jit_SIGTERM").count("saved") == 1
+
+
+def test_two_processes_that_are_refused_both_end_with_one_line(tmp_path):
+    with locked(tmp_path / "run"):
+        processes = layouts.start(tmp_path / "run", {}, 2, 1)
+        assert [p.wait(timeout=100) for p in processes] == [2, 2]
+    errors = [x for x in harness.messages(tmp_path / "run").splitlines() if "error:" in x]
+    assert len(errors) == 2 and sum("in use by process" in x for x in errors) == 1
 
 
 def test_one_of_two_that_dies_ends_the_other(tmp_path):
