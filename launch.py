@@ -6,13 +6,19 @@ python launch.py [--config=configs/NAME.py[:ARG]] [--workdir=DIR] [--mode=MODE] 
 import difflib
 import errno
 import os
+import re
+import shlex
 import sys
+import traceback
 from pathlib import Path
 
 from absl import app, flags
 from ml_collections import config_flags
 
 from genjax.errors import UserError
+
+# A full disk, a folder that may not be written to.
+THE_MACHINES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 
 MODES = ("train", "eval", "sample", "prepare")
 
@@ -45,7 +51,7 @@ def main(argv):
         raise UserError(f"'{argv[1]}' is not a flag; flags begin with --, see --help")
     if MODE.value not in MODES:
         raise UserError(f"--mode={MODE.value} is not known; known: {', '.join(MODES)}")
-    if not (STEP.value in ("latest", "best") or STEP.value.isdigit()):
+    if not (STEP.value in ("latest", "best") or re.fullmatch("[0-9]+", STEP.value)):
         raise UserError(f"--step={STEP.value} must be a number, latest or best")
     run.set_up_process()
     if COORDINATOR.value and not COORDINATOR.value.rpartition(":")[2].isdigit():
@@ -66,9 +72,11 @@ def main(argv):
     path, _, arg = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
     name = "_".join(filter(None, [Path(path).stem, arg.replace("=", "").replace(",", "_")]))
     workdir = WORKDIR.value or os.path.join("runs", name)
+    if Path(path) == DEFAULT_CONFIG:
+        path = f"configs/{DEFAULT_CONFIG.name}"
     source = {
-        "config_file": f"configs/{Path(path).name}" + (f":{arg}" if arg else ""),
-        "overrides": " ".join(a for a in sys.argv[1:] if a.startswith("--config.")),
+        "config_file": path + (f":{arg}" if arg else ""),
+        "arguments": shlex.join(sys.argv[1:]),
     }
     if MODE.value == "train":
         if training.train(CONFIG.value, workdir, source) is None:
@@ -122,6 +130,15 @@ def _explain(argv, error):
     return text
 
 
+def leave(code):
+    """Ends the process; with several, at once: JAX would first wait for the others."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized():
+        os._exit(code)
+    sys.exit(code)
+
+
 if __name__ == "__main__":
     if not any(arg.split("=")[0] in ("--config", "-config") for arg in sys.argv[1:]):
         sys.argv.insert(1, f"--config={DEFAULT_CONFIG}")
@@ -129,11 +146,12 @@ if __name__ == "__main__":
         app.run(main, flags_parser=parse_flags)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except OSError as error:  # a full disk, a folder that may not be written to
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+        leave(error.exit_code)
     except KeyboardInterrupt:
-        sys.exit(130)
+        leave(130)
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in THE_MACHINES:
+            print(f"error: {error}", file=sys.stderr)
+        else:
+            traceback.print_exc()
+        leave(1)

@@ -101,18 +101,19 @@ def build(config, image_shape, class_names, axis_name):
         variables = {"params": params, **model_state}
         seen = views(batch["image"])
         logits = sum(w * network.apply(variables, view)["logits"] for w, view in seen)
-        return {"log_probs": jax.nn.log_softmax(logits), "label": batch["label"]}
+        return {"logits": logits, "label": batch["label"]}
 
     def summarize(values):
-        predictions = values["log_probs"], values["label"]
+        logits, labels = values["logits"], values["label"]
+        sums = classification.calibration_sums(logits, labels)
         return {
-            "accuracy": classification.accuracy(*predictions),
-            "nll_nats": classification.nll_nats(*predictions),
-            "calibration_error": classification.calibration_error(*predictions),
+            "accuracy": classification.correct(logits, labels).mean(),
+            "nll_nats": classification.negative_log_likelihood(logits, labels).mean(),
+            "calibration_error": classification.expected_calibration_error(sums),
         }
 
     def eval_figures(values):
-        predictions = np.argmax(values["log_probs"], axis=-1)
+        predictions = np.argmax(values["logits"], axis=-1)
         matrix = classification.confusion_matrix(values["label"], predictions, num_classes)
         return {"confusion": plots.confusion(matrix, class_names)}
 

@@ -10,7 +10,7 @@ from genjax.data.dataset import BAD_IMAGES, LOADERS
 from genjax.data.transforms import FLIPS, PIXELS
 from genjax.errors import UserError
 from genjax.train.guard import POLICIES
-from genjax.train.optimizers import OPTIMIZERS, SCHEDULES
+from genjax.train.optimizers import DECAYING, OPTIMIZERS, SCHEDULES
 from genjax.train.parallel import KINDS
 
 DTYPES = ("float32", "bfloat16")
@@ -18,7 +18,7 @@ DTYPES = ("float32", "bfloat16")
 # What may differ from the workdir's config.json when a run is resumed: how long, how often, where
 # and on what, but nothing that changes the numbers.
 MAY_CHANGE = (
-    "num_train_steps",
+    "num_train_steps",  # where the learning rate does not look ahead
     "log_every_steps",
     "eval_every_steps",
     "sample_every_steps",
@@ -202,12 +202,21 @@ def validate(config, num_devices):
         require(
             flat[key] >= 0 and math.isfinite(flat[key]), key, flat[key], "at least 0 and finite"
         )
+    for key in ("seed", "sample.seed"):
+        require(flat[key] < 2**32, key, flat[key], "less than 2^32")
+    require(0 < flat["optim.eps"] < 1, "optim.eps", flat["optim.eps"], "in (0, 1)")
+    steps = config.num_train_steps
+    warmup = config.optim.warmup_steps
+    require(warmup < steps, "optim.warmup_steps", warmup, f"less than num_train_steps={steps}")
     for key in ("ema.decay", "optim.b1", "optim.b2", "optim.momentum"):
         require(0 <= flat[key] < 1, key, flat[key], "in [0, 1)")
     choose(KINDS, config.parallel, "parallel")
     choose(DTYPES, config.compute_dtype, "compute_dtype")
     choose(OPTIMIZERS, config.optim.name, "optim.name")
     choose(SCHEDULES, config.optim.schedule, "optim.schedule")
+    decay = config.optim.weight_decay
+    idle = decay > 0 and config.optim.name not in DECAYING
+    require(not idle, "optim.weight_decay", decay, f"0 with config.optim.name={config.optim.name}")
     choose(PIXELS, config.data.pixels, "data.pixels")
     choose(FLIPS, config.data.flip, "data.flip")
     choose(LOADERS, config.data.loader, "data.loader")
@@ -244,8 +253,10 @@ def validate(config, num_devices):
 
 def changed_keys(old, new):
     """Keys whose change alters a run: {key: (old value, new value)}, of two flattened configs."""
+    steady = new.get("optim.schedule") == "constant"
+    may_change = tuple(k for k in MAY_CHANGE if steady or k != "num_train_steps")
     return {
         key: (old.get(key, "absent"), new.get(key, "absent"))
         for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key) and not key.startswith(MAY_CHANGE)
+        if old.get(key) != new.get(key) and not key.startswith(may_change)
     }

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.run import Run, say, warn
-from experiments.workdir import check_config, check_data, open_checkpoints
+from experiments.workdir import check_config, check_data, check_restored, open_checkpoints
 from genjax import files, plots, rng
 from genjax.data.dataset import eval_batches
 from genjax.errors import UserError
@@ -87,8 +87,10 @@ def _never():
     return False
 
 
-def make_drawer(run, workdir, provenance):
+def make_drawer(run, workdir, provenance, figures="figures"):
     """Returns (step, state, log=None, stop) -> whether it drew: samples and the family's figures.
+
+    `figures` is the folder in `workdir` that the latter go to.
 
     `stop` is as in `make_evaluator`.
     """
@@ -105,7 +107,7 @@ def make_drawer(run, workdir, provenance):
                 rngs = rng.Rngs(jax.random.key(0), 0, jnp.asarray(host_batch["index"]))
                 batch = run.transform(jax.tree.map(jnp.asarray, host_batch), rngs, train=False)
                 pictures = run.experiment.figures(*one, batch)
-            save_figures(workdir, pictures, told)
+            save_figures(workdir / figures, pictures, told)
         if sample:
             tree = (state.eval_params, state.model_state)
             config = run.config.sample
@@ -123,10 +125,10 @@ def make_drawer(run, workdir, provenance):
     return draw
 
 
-def save_figures(workdir, pictures, told):
-    """Saves pictures by name as figures of a workdir."""
+def save_figures(folder, pictures, told):
+    """Saves pictures by name."""
     for name, picture in pictures.items():
-        save_png(workdir / "figures" / f"{name}.png", picture, told)
+        save_png(folder / f"{name}.png", picture, told)
 
 
 def samples_png(workdir, step):
@@ -186,7 +188,8 @@ def _restored(config, workdir, step):
         raise UserError(f"{workdir} has no checkpoint yet; train it first")
     chosen = {"latest": lambda: None, "best": checkpoints.best_step}.get(step, lambda: int(step))
     template = run.parallel.template(jax.eval_shape(run.init))
-    state, _ = checkpoints.restore(template, chosen())
+    state, meta = checkpoints.restore(template, chosen())
+    check_restored(workdir, meta, config, allow=("eval.",))
     return run, run.parallel.from_global(state), int(state.step)
 
 
@@ -195,11 +198,12 @@ def evaluate(config, workdir, source, step="latest"):
     run, state, step = _restored(config, workdir, step)
     provenance = provenance_of(run, source)
     metrics, pictures = make_evaluator(run)((state.eval_params, state.model_state))
-    save_figures(Path(workdir), pictures, {**provenance, "step": step})
+    figures = Path(workdir) / "figures" / f"step_{step:08d}"
+    save_figures(figures, pictures, {**provenance, "step": step})
     report = {**provenance, "step": step, **metrics, "protocol": protocol_of(run)}
     if is_main():
         files.write_json(Path(workdir) / f"eval_{step:08d}.json", report)
-    make_drawer(run, Path(workdir), provenance)(step, state)
+    make_drawer(run, Path(workdir), provenance, f"figures/step_{step:08d}")(step, state)
     say_report(workdir, report)
     return report
 

@@ -133,7 +133,10 @@ class Run:
             def train_step(state, batch):
                 rngs = rng.Rngs(state.rng, state.step, batch["slot"])
                 new_state, metrics = step(state, transform(batch, rngs, train=True))
-                return new_state, {**metrics, "lr": jnp.asarray(schedule(state.step))}
+                return new_state, {
+                    **metrics,
+                    "lr": jnp.asarray(schedule(state.step - state.skipped)),
+                }
 
             return train_step
 
@@ -154,6 +157,9 @@ class Run:
             ]
         )
         _check_size(train_data, len(train_data), config)  # without the pictures left out
+        digest = zlib.crc32(f"{train_data.fingerprint} {eval_data.fingerprint}".encode()) // 2
+        if not agreed(from_main(digest) == digest):
+            raise UserError(f"the processes of this run see other data of '{train_data.name}'")
         return cls(
             config=config,
             parallel=parallel,

@@ -24,7 +24,14 @@ from experiments.evaluation import (
     say_report,
 )
 from experiments.run import Run, say, warn
-from experiments.workdir import check_config, check_data, open_checkpoints, write_config
+from experiments.workdir import (
+    check_config,
+    check_data,
+    check_folder,
+    check_restored,
+    open_checkpoints,
+    write_config,
+)
 from genjax import files, plots
 from genjax.data.dataset import train_batches
 from genjax.errors import RunError, UserError
@@ -32,7 +39,7 @@ from genjax.train import logs
 from genjax.train.guard import NotFinite
 from genjax.train.lock import locked
 from genjax.train.loop import train_loop
-from genjax.train.parallel import agreed, from_main, is_main
+from genjax.train.parallel import agreed, from_main, in_main, is_main
 from genjax.train.signals import StopOnSignal
 
 # Dispatches that may be under way before the numbers of the oldest are looked at: waiting for the
@@ -58,7 +65,7 @@ def train(config, workdir, source):
     Args:
       config: a resolved ConfigDict.
       workdir: where everything goes, see the README.
-      source: {"config_file": "configs/x.py:arg", "overrides": "--config.a=b ..."} for the records.
+      source: {"config_file": "configs/x.py:arg", "arguments": those of launch.py} for the records.
 
     Returns:
       The final report, a dict, or None when a signal stopped the run early.
@@ -78,6 +85,7 @@ def train(config, workdir, source):
 
 def _train(config, workdir, source, signals):
     began = time.perf_counter()
+    check_folder(workdir)
     resumes = check_config(workdir, config)
     run = Run.build(config)
     check_data(workdir, run)
@@ -85,7 +93,10 @@ def _train(config, workdir, source, signals):
     shapes = jax.eval_shape(run.init)
     num_parameters = logs.count_parameters(shapes.params)
 
-    with locked(workdir, say) if is_main() else contextlib.nullcontext():
+    with contextlib.ExitStack() as held:
+        in_main(lambda: held.enter_context(locked(workdir, say)))
+        check_config(workdir, config)  # again: another run may have begun here since
+        files.sweep(workdir)
         checkpoints = open_checkpoints(config, workdir)
         place = Place(run, checkpoints)
         if not checkpoints.empty():
@@ -100,13 +111,16 @@ def _train(config, workdir, source, signals):
             )
         report = workdir / "report.json"
         if place.step == config.num_train_steps and report.exists():
-            report = json.loads(report.read_text())
-            if report["step"] == place.step:
+            report = files.read_json(report)
+            if report and report["step"] == place.step:
                 say(f"{workdir} is complete; --mode=eval computes its numbers again")
                 return report
-        if is_main():
+
+        def describe():
             write_config(workdir, run, source)
             files.write_text(workdir / "env.txt", logs.environment(sys.argv))
+
+        in_main(describe)
         if place.step == 0:
             say(logs.parameter_table(shapes.params))
         try:
@@ -158,7 +172,9 @@ class Place:
         self.state, self.step = None, 0
         if not self.checkpoints.empty():
             template = self._run.parallel.template(jax.eval_shape(self._run.init))
-            state, extra = self.checkpoints.restore(template)
+            state, meta = self.checkpoints.restore(template)
+            check_restored(self.checkpoints.directory, meta, self._run.config)
+            extra = meta["extra"]
             self.state, self.step = self._run.parallel.from_global(state), int(state.step)
             self.data_offset, self.rollbacks = extra["data_offset"], extra["rollbacks"]
 
@@ -277,8 +293,8 @@ def fit(run, place, workdir, provenance, signals):
         if policy == "rollback":
             values["train/rollbacks"] = place.rollbacks
         log.write(step, values)
-        log.write_events(step, {"time/images_per_second": progress.images_per_second})
         progress.update(step, values)
+        log.write_events(step, {"time/images_per_second": progress.images_per_second})
 
     def evaluate(step, state):
         with progress.paused():
@@ -286,7 +302,7 @@ def fit(run, place, workdir, provenance, signals):
         if found is None:
             return None
         metrics, pictures = found
-        save_figures(workdir, pictures, {**provenance, "step": step})
+        save_figures(workdir / "figures", pictures, {**provenance, "step": step})
         wrong = [k for k, v in metrics.items() if not math.isfinite(v)]
         if wrong:
             text = f"step {step}: not finite: {', '.join(wrong)}"
@@ -295,6 +311,7 @@ def fit(run, place, workdir, provenance, signals):
             warn(text)
         latest["eval"] = metrics
         log.write(step, metrics)
+        place.checkpoints.score(step, metrics)
         return metrics
 
     def draw_pictures(step, state):
@@ -335,6 +352,7 @@ def fit(run, place, workdir, provenance, signals):
                 if policy != "rollback" or place.rollbacks >= config.nonfinite.limit:
                     raise
                 underway.clear()
+                problem.__traceback__ = None  # it would keep the old state on the devices
                 place.roll_back(problem)
                 place.begin()
                 log.close()
@@ -346,7 +364,7 @@ def fit(run, place, workdir, provenance, signals):
         raise Stopped(place.step)
     signals.something_to_save = jax.process_count() > 1
     if latest["eval"] is None:  # nothing was left to train
-        latest["eval"] = evaluator((place.state.eval_params, place.state.model_state))
+        latest["eval"], _ = evaluator((place.state.eval_params, place.state.model_state))
     speed = {
         "images_per_second": progress.images_per_second,
         "first_step_seconds": latest["first_step_seconds"],

@@ -6,6 +6,8 @@ the reconstruction summed over pixels, the KL summed over latent dimensions, bot
 batch.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -43,8 +45,15 @@ def build(config, image_shape, class_names, axis_name):
     del class_names, axis_name  # unconditional, without batch statistics
     latent_dim = config.model.latent_dim
     require(latent_dim >= 1, "model.latent_dim", latent_dim, "at least 1")
-    require(config.objective.beta >= 0, "objective.beta", config.objective.beta, "at least 0")
+    beta = config.objective.beta
+    require(0 <= beta < math.inf, "objective.beta", beta, "at least 0 and finite")
     likelihood = choose(LIKELIHOODS, config.objective.likelihood, "objective.likelihood")
+    pixels = config.data.pixels
+    require(pixels != "symmetric", "data.pixels", pixels, "a kind of pixels in [0, 1]")
+    for key in ("encoder_features", "encoder_hidden", "decoder_features"):
+        sizes = config.model[key]
+        whole = all(n >= 1 for n in (sizes if isinstance(sizes, tuple) else (sizes,)))
+        require(whole, f"model.{key}", sizes, "at least 1")
     network = choose(NETWORKS, config.model.name, "model.name")
     encoder, decoder = network(config, image_shape, image_shape[2] * likelihood.outputs_per_channel)
 

@@ -8,6 +8,16 @@ from experiments.run import warn
 from genjax import files
 from genjax.errors import UserError
 from genjax.train.checkpoint import Checkpoints
+from genjax.train.logs import read_metrics
+
+
+def check_folder(workdir):
+    """Refuses a workdir that is a file, or below one."""
+    there = Path(workdir).absolute()
+    while not there.exists():
+        there = there.parent
+    if not there.is_dir():
+        raise UserError(f"--workdir={workdir}: {there} is a file; choose another --workdir")
 
 
 def check_config(workdir, config, allow=()):
@@ -19,14 +29,23 @@ def check_config(workdir, config, allow=()):
     path = Path(workdir) / "config.json"
     if not path.exists():
         return False
-    changed = changed_keys(flatten(_read(path)["config"]), flatten(config))
+    _compare(workdir, _read(path)["config"], config, allow)
+    return True
+
+
+def check_restored(workdir, meta, config, allow=()):
+    """Refuses a checkpoint whose own config is another one: config.json may be lost."""
+    _compare(f"step {meta['step']} in {workdir}", meta["config"], config, allow)
+
+
+def _compare(what, there, config, allow):
+    changed = changed_keys(flatten(there), flatten(config))
     changed = {k: v for k, v in changed.items() if not k.startswith(tuple(allow))}
     if changed:
         listed = "; ".join(
             f"config.{k}: {old!r} there, {new!r} now" for k, (old, new) in changed.items()
         )
-        raise UserError(f"{workdir} belongs to another config ({listed}); choose another --workdir")
-    return True
+        raise UserError(f"{what} belongs to another config ({listed}); choose another --workdir")
 
 
 def check_data(workdir, run):
@@ -71,16 +90,19 @@ def write_config(workdir, run, source):
 
 def open_checkpoints(config, workdir, read_only=False):
     """The checkpoints of a workdir, as the config wants them kept."""
+    # A run that was stopped at an evaluation saved first: the numbers came later.
+    lines = read_metrics(Path(workdir) / "metrics.jsonl")
     return Checkpoints(
         Path(workdir) / "checkpoints",
         **config.checkpoint.to_dict(),
+        scores={x["step"]: x for x in lines if any(k.startswith("eval/") for k in x)},
         read_only=read_only,
         warn=warn,
     )
 
 
 def _read(path):
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise UserError(f"{path} is damaged: mend it, or choose another --workdir") from error
+    found = files.read_json(path)
+    if not found or not isinstance(found.get("config"), dict):
+        raise UserError(f"{path} is damaged: mend it, or choose another --workdir")
+    return found

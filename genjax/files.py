@@ -2,15 +2,19 @@
 
 import contextlib
 import json
+import math
 import os
+import time
 from pathlib import Path
+
+OLD_SECONDS = 600  # no file takes so long to write
 
 
 @contextlib.contextmanager
 def whole_file(path):
     """Gives a path to write to, which becomes `path` in the end; if writing fails, nothing does."""
     path = Path(path)
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         yield partial
         os.replace(partial, path)
@@ -28,4 +32,30 @@ def write_text(path, text):
 
 
 def write_json(path, value):
-    write_text(path, json.dumps(value, indent=1) + "\n")
+    """Writes JSON; numbers that are not finite, which it does not have, become null."""
+    write_text(path, json.dumps(_finite(value), indent=1, allow_nan=False) + "\n")
+
+
+def _finite(value):
+    if isinstance(value, dict):
+        return {key: _finite(child) for key, child in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(child) for child in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def read_json(path):
+    """A JSON object as a dict; {} where the file holds none."""
+    try:
+        found = json.loads(Path(path).read_text(errors="replace"))
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def sweep(folder):
+    """Removes what killed processes left half written, some minutes ago or earlier, in a folder."""
+    for partial in Path(folder).rglob(".*.partial"):
+        with contextlib.suppress(OSError):
+            if time.time() - partial.stat().st_mtime > OLD_SECONDS:
+                partial.unlink()

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent
 
 # Before any of our modules looks: workers of pytest-xdist share one cache.
 os.environ.setdefault("GENJAX_CACHE", tempfile.mkdtemp(prefix="genjax-test-cache-"))
-os.environ.pop("TFDS_DATA_DIR", None)
+os.environ["TFDS_DATA_DIR"] = os.environ["GENJAX_CACHE"] + "/no-datasets"
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_COMPILATION_CACHE_DIR"] = os.environ["GENJAX_CACHE"] + "/xla"
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"

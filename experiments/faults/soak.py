@@ -22,7 +22,7 @@ from absl import app, flags
 
 from experiments.faults import harness
 
-MINUTES = flags.DEFINE_float("minutes", 60, "How long.")
+MINUTES = flags.DEFINE_float("minutes", 60, "How long to watch.")
 SAVE_EVERY = flags.DEFINE_integer("save_every", 100, "Steps between checkpoints.")
 
 # launch.py in a process that writes down the time of every compilation.
@@ -46,7 +46,7 @@ EVERY_10 = ("log", "eval", "sample")
 
 
 def watch(folder, minutes, save_every, every_seconds=5.0):
-    """Runs and watches.
+    """Runs, and watches from the end of the first save.
 
     Returns:
       (samples, a list of dicts; seconds of each compilation after the first save; exit code).
@@ -59,14 +59,15 @@ def watch(folder, minutes, save_every, every_seconds=5.0):
     with open(folder / "log", "w") as log:
         process = subprocess.Popen(command, cwd=harness.ROOT, stdout=log, stderr=log)
     began, samples, warm = time.time(), [], None
-    while time.time() - began < 60 * minutes:
+    while time.time() < (warm + 60 * minutes if warm else began + 600):
         time.sleep(every_seconds if warm else 0.05)
         assert process.poll() is None, (folder / "log").read_text()
         # Two lines every 10 steps; the one after those of the first save comes when it is over.
         if warm is None and harness.last_line(workdir) > 2 * save_every // 10:
             warm = time.time()
         if warm:
-            samples.append({"seconds": time.time() - began, **_sizes(process.pid, workdir)})
+            samples.append({"seconds": time.time() - warm, **_sizes(process.pid, workdir)})
+    assert warm, (folder / "log").read_text()
     process.send_signal(signal.SIGTERM)
     code = process.wait(timeout=120)
     times = [float(line) for line in compiles.read_text().split()]
@@ -96,6 +97,11 @@ def summary(samples):
         first = statistics.median(s[name] for s in samples[:fifth])
         last = statistics.median(s[name] for s in samples[-fifth:])
         found[name] = {"first": first, "last": last, "most": max(s[name] for s in samples)}
+    tenth = max(1, len(samples) // 10)
+    memory = [s["memory_mb"] for s in samples]
+    found["memory_mb"]["by tenths"] = [
+        round(statistics.median(memory[i : i + tenth])) for i in range(0, len(memory), tenth)
+    ]
     return found
 
 

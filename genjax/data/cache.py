@@ -29,8 +29,8 @@ def cached(folder, make):
     if found is not None:
         return found
     try:
-        with _alone(folder) as waited:
-            if waited and (found := _verified(folder)) is not None:
+        with _alone(folder):
+            if (found := _verified(folder, say=False)) is not None:  # another process was first
                 return found
             shutil.rmtree(folder, ignore_errors=True)
             folder.parent.mkdir(parents=True, exist_ok=True)
@@ -65,8 +65,8 @@ def _make(folder, make):
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _verified(folder):
-    """The meta of `folder`; None if there is no such folder or, which is said, it is damaged."""
+def _verified(folder, say=True):
+    """The meta of `folder`; None if there is no such folder or, which it can say, it is damaged."""
     if not folder.exists():
         return None
     try:
@@ -80,28 +80,28 @@ def _verified(folder):
                 raise ValueError(f"{name} does not have its checksum")
         return meta
     except Exception as error:  # bytes that are not as written can raise almost anything
-        print(f"cache {folder} is damaged ({one_line(error)}); making it again", file=sys.stderr)
+        if say:
+            reason = one_line(error)
+            print(f"cache {folder} is damaged ({reason}); making it again", file=sys.stderr)
         return None
 
 
 @contextlib.contextmanager
 def _alone(folder):
-    """Keeps other processes from making `folder`; yields whether one of them was doing so.
+    """Keeps other processes from making `folder`.
 
     The lock is the kernel's, so it ends with its process however that ends. Where a file system
     has no locks two processes may do the same work; the first result stays.
     """
     with _lock_file(folder) as lock:
-        waited = False
         with contextlib.suppress(OSError):
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 print(f"waiting for another process to make {folder}", file=sys.stderr)
                 fcntl.flock(lock, fcntl.LOCK_EX)
-                waited = True
             _remove_stale(folder)
-        yield waited
+        yield
 
 
 def _remove_stale(folder):

@@ -46,6 +46,7 @@ class Checkpoints:
       keep_every: also keep every step that is a multiple of this, 0 for none.
       best_metric: also keep the step with the best value of this metric, "" for none.
       best_mode: "min" or "max".
+      scores: {step: metrics} that became known after a step was saved.
       read_only: nothing in the directory is touched; another process may be training.
       warn: called with one line about what went wrong and was survived.
     """
@@ -58,6 +59,7 @@ class Checkpoints:
         best_metric="",
         best_mode="min",
         *,
+        scores=None,
         read_only=False,
         warn=print,
     ):
@@ -65,7 +67,7 @@ class Checkpoints:
         self._keep_last, self._keep_every = keep_last, keep_every
         self._best_metric, self._sign = best_metric, 1 if best_mode == "min" else -1
         self._read_only, self._warn = read_only, warn
-        self._scores = {}  # step -> its metrics
+        self._scores = dict(scores or {})  # step -> its metrics
         self._saver = self._finisher = self._error = None
         if is_main() and not read_only:
             self.directory.mkdir(parents=True, exist_ok=True)
@@ -88,6 +90,10 @@ class Checkpoints:
         if not ranked:
             raise UserError(f"no checkpoint in {self.directory} was saved with a metric to rank it")
         return ranked[0]
+
+    def score(self, step, metrics):
+        """Tells the metrics of a step that was saved without them."""
+        self._scores[step] = metrics
 
     def save(self, step, state, config, metrics=None, extra=None):
         """Begins to save `state`; a failure is reported by `poll`, the next `save` or `close`.
@@ -189,7 +195,7 @@ class Checkpoints:
             are reported and moved into `bad/`.
 
         Returns:
-          (state, extra).
+          (state, meta), meta being {"step", "config", "metrics", "extra", ...} as saved.
 
         Raises:
           UserError: there is no such step, or it holds another form of state.
@@ -230,11 +236,13 @@ class Checkpoints:
         return not self.steps() and not self._set_aside_before()
 
     def _restore(self, template, step):
-        """((state, extra), None), or (None, why not)."""
+        """((state, meta), None), or (None, why not)."""
         try:
-            meta = self._meta(step)
+            meta, why = self._meta(step), None
         except Exception as error:
-            return None, f"its meta data are damaged ({_reason(error)})"
+            meta, why = None, f"its meta data are damaged ({_reason(error)})"
+        if not agreed(meta is not None):  # all processes go on, or none
+            return None, why or "another process cannot read its meta data"
         if meta["format"] != FORMAT:
             other = "a newer" if meta["format"] > FORMAT else "an older"
             raise UserError(
@@ -261,7 +269,7 @@ class Checkpoints:
         if wrong:
             share = f"{len(wrong)} of {len(sums)} leaves"
             return None, f"{share} have other values than were saved, as {wrong[0]}"
-        return (state, meta["extra"]), None
+        return (state, meta), None
 
     def _meta(self, step):
         """The verified meta data of a step."""

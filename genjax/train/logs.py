@@ -6,6 +6,7 @@ import json
 import math
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import time
@@ -36,7 +37,12 @@ class MetricLog:
 
     def __init__(self, workdir, step, warn=print):
         self.path, self._warn = Path(workdir) / "metrics.jsonl", warn
-        kept = [line for line in read_metrics(self.path) if line["step"] <= step]
+        lines, damaged = _read_lines(self.path)
+        if damaged:
+            whole = self.path.with_name(f"{self.path.name}.damaged")
+            shutil.copyfile(self.path, whole)
+            warn(f"{damaged} lines of {self.path} cannot be read; as it was, it is now {whole}")
+        kept = [line for line in lines if line["step"] <= step]
         write_text(self.path, "".join(map(_json_line, kept)))
         self._file = open(self.path, "r+b", buffering=0)
         self._size, self._unwritten = self.path.stat().st_size, b""
@@ -140,19 +146,26 @@ class NoLog:
 
 
 def read_metrics(path):
-    """The lines of a metrics.jsonl as dicts; a last line cut short by a kill is left out.
+    """The lines of a metrics.jsonl as dicts; those that cannot be read are left out.
 
     Numbers that were not finite are written as null, which JSON has, and read as NaN.
     """
-    lines = []
-    if Path(path).exists():
-        for line in Path(path).read_text(errors="replace").splitlines():
-            try:
-                found = json.loads(line)
-            except json.JSONDecodeError:
-                break
+    return _read_lines(path)[0]
+
+
+def _read_lines(path):
+    """(lines, how many cannot be read, but for a last one that a kill has cut short)."""
+    lines, damaged = [], 0
+    text = Path(path).read_text(errors="replace") if Path(path).exists() else ""
+    for line in text.splitlines(keepends=True):
+        try:
+            found = json.loads(line)
+            if not isinstance(found["step"], int):
+                raise TypeError
             lines.append({k: math.nan if v is None else v for k, v in found.items()})
-    return lines
+        except (ValueError, TypeError, KeyError):
+            damaged += line.endswith("\n")
+    return lines, damaged
 
 
 def _json_line(values):
@@ -229,6 +242,7 @@ class Progress:
     def restart(self, step):
         """Starts the clock at `step`: the first step's compilation is not speed."""
         self._timed_from, self._seconds, self._resumed = step, 0.0, time.perf_counter()
+        self._step = max(self._step, step)
 
     @contextlib.contextmanager
     def paused(self):

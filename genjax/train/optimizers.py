@@ -123,6 +123,9 @@ OPTIMIZERS = {
     ),
 }
 
+# Those of them that know weight decay.
+DECAYING = ("adamw", "muon", "sgd")
+
 # Shapes of the learning rate after warm-up, over the remaining steps.
 SCHEDULES = {
     "constant": lambda lr, steps: optax.constant_schedule(lr),

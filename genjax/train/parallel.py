@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from orbax.checkpoint.multihost import get_barrier_sync_fn
 
 from genjax.errors import UserError
@@ -116,6 +116,22 @@ def main_first(fn):
         wait(key="main_first", timeout_ms=day)
 
 
+def in_main(fn):
+    """Calls `fn()` in the main process; where it raises, every process does.
+
+    Raises:
+      What `fn` raises, in the main process; in the others a UserError.
+    """
+    error = None
+    if is_main():
+        try:
+            fn()
+        except Exception as raised:
+            error = raised
+    if not agreed(error is None):
+        raise error or UserError("the main process of this run ended; its message says why")
+
+
 def mean_over_devices(tree, axis_name):
     """Averages a pytree over the devices of `axis_name`; None means that there is no such axis."""
     return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
@@ -203,10 +219,7 @@ class Parallel:
 
     @functools.cached_property
     def mesh(self):
-        # Auto axes: with make_mesh's default, explicit ones, linen's Dropout raises.
-        return jax.make_mesh(
-            (self.size,), (AXIS,), axis_types=(AxisType.Auto,), devices=self.devices
-        )
+        return _mesh(self.devices)
 
     def _sharding(self, *spec):
         return NamedSharding(self.mesh, PartitionSpec(*spec))
@@ -215,8 +228,7 @@ class Parallel:
     def _stacked(self):
         """Under pmap: the leading axis over this process's devices."""
         local = [d for d in self.devices if d.process_index == jax.process_index()]
-        mesh = jax.make_mesh((len(local),), (AXIS,), axis_types=(AxisType.Auto,), devices=local)
-        return NamedSharding(mesh, PartitionSpec(AXIS))
+        return NamedSharding(_mesh(local), PartitionSpec(AXIS))
 
     def shardings(self, tree):
         """Where the leaves of a state live: whole on every device; fsdp cuts the large ones."""
@@ -356,6 +368,12 @@ class Parallel:
         if self.kind == "pmap":
             tree = jax.tree.map(lambda x: x.addressable_shards[0].data[0], tree)
         return jax.device_get(tree)
+
+
+def _mesh(devices):
+    # Not jax.make_mesh, which puts a TPU's devices into another order: `rows` counts on this one.
+    # Auto axes: with explicit ones linen's Dropout raises.
+    return Mesh(np.asarray(devices), (AXIS,), axis_types=(AxisType.Auto,))
 
 
 def _without_dataset(compiled, state, batch):

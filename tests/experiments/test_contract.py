@@ -17,7 +17,7 @@ from experiments.run import Experiment, Run
 from genjax import rng
 from genjax.train.parallel import mean_over_devices
 
-SOURCE = {"config_file": "a test", "overrides": ""}
+SOURCE = {"config_file": "a test", "arguments": ""}
 
 
 def build_game(config, image_shape, class_names, axis_name):

@@ -12,7 +12,7 @@ from genjax.errors import UserError
 from genjax.train.checkpoint import Checkpoints
 from genjax.train.signals import StopOnSignal
 
-SOURCE = {"config_file": "configs/vae_digits.py:smoke", "overrides": ""}
+SOURCE = {"config_file": "configs/vae_digits.py:smoke", "arguments": ""}
 STEPS = 21
 
 
@@ -119,6 +119,52 @@ def test_more_steps_may_follow_and_a_changed_config_may_not(config, train, final
     assert final_state(tmp_path / "run") == final_state(tmp_path / "whole")
     with pytest.raises(UserError, match="at step 8 already"):
         train(config(num_train_steps=6, **options), tmp_path / "run")
+
+
+def test_a_schedule_that_looks_ahead_may_not_be_stretched(config, train, tmp_path):
+    train(config(num_train_steps=4), tmp_path)
+    with pytest.raises(UserError, match="config.num_train_steps: 4 there, 8 now"):
+        train(config(num_train_steps=8), tmp_path)
+
+
+def test_a_checkpoint_knows_its_config_by_itself(config, train, tmp_path):
+    train(config(num_train_steps=4), tmp_path)
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(UserError, match="step 4 in .*config.optim.lr: 0.002 there, 0.5 now"):
+        train(config(num_train_steps=4, **{"optim.lr": 0.5}), tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(UserError, match="config.json is damaged"):
+        train(config(num_train_steps=4), tmp_path)
+
+
+def test_the_best_step_stays_the_best_when_a_stop_came_before_its_evaluation(
+    config, train, tmp_path
+):
+    options = {"checkpoint.best_metric": "eval/neg_elbo_nats", "checkpoint.keep_last": 1}
+    options |= {"eval_every_steps": 4, "checkpoint_every_steps": 4, "num_train_steps": 12}
+    steps = lambda name: Checkpoints(tmp_path / name / "checkpoints", read_only=True).steps()
+    # The best is not the last: at its end the learning rate only harms.
+    options |= {"optim.lr": 0.9, "optim.schedule": "constant", "optim.clip_norm": 0.0}
+    train(config(**options), tmp_path / "whole")
+    assert len(steps("whole")) == 2
+    for stop_at in (4, 8):  # at 4 before its evaluation, and once more after it
+        train(config(**options), tmp_path / "stopped", stop_at=stop_at)
+    train(config(**options), tmp_path / "stopped")
+    assert steps("stopped") == steps("whole")
+
+
+def test_a_damaged_report_is_written_again(config, train, tmp_path):
+    first = train(config(num_train_steps=3), tmp_path)
+    (tmp_path / "report.json").write_text("{")
+    again = train(config(num_train_steps=3), tmp_path)
+    assert first["eval/neg_elbo_nats"] == again["eval/neg_elbo_nats"]
+
+
+def test_a_workdir_that_is_a_file(config, train, tmp_path):
+    (tmp_path / "file").write_text("")
+    for workdir in ("file", "file/below/it"):
+        with pytest.raises(UserError, match="/file is a file; choose another"):
+            train(config(), tmp_path / workdir)
 
 
 def test_a_finished_run_started_again_only_reports_again(config, train, tmp_path, capsys):

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 from experiments.faults import corrupt, harness, kill, layouts, soak
+from genjax.train.lock import locked
 from tests.conftest import ROOT
 
 # Short, and with few pictures; the first save comes at 10, the first retention at 30.
@@ -51,13 +52,21 @@ def test_a_signal_to_one_of_two_stops_both_at_one_step(tmp_path):
     assert harness.messages(tmp_path / "jit_SIGTERM").count("saved") == 1
 
 
+def test_two_processes_that_are_refused_both_end_with_one_line(tmp_path):
+    with locked(tmp_path / "run"):
+        processes = layouts.start(tmp_path / "run", {}, 2, 1)
+        assert [p.wait(timeout=100) for p in processes] == [2, 2]
+    errors = [x for x in harness.messages(tmp_path / "run").splitlines() if "error:" in x]
+    assert len(errors) == 2 and sum("in use by process" in x for x in errors) == 1
+
+
 def test_one_of_two_that_dies_ends_the_other(tmp_path):
     code, seconds, same = layouts.one_killed(tmp_path, 120, "jit")
     assert code not in (0, None) and seconds < layouts.HEARTBEAT_SECONDS + 10 and same
 
 
 def test_a_long_run_stays_what_it_was(tmp_path):
-    samples, compiled, code = soak.watch(tmp_path, 0.5, 10, every_seconds=1.0)
+    samples, compiled, code = soak.watch(tmp_path, 0.4, 10, every_seconds=1.0)
     assert code == 0 and compiled == [] and len(samples) > 5
     found = soak.summary(samples)
     assert found["temporary_files"]["last"] <= 3  # those of a save under way

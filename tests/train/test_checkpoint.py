@@ -1,6 +1,7 @@
 import errno
 import hashlib
 import json
+import socket
 
 import jax
 import jax.numpy as jnp
@@ -116,11 +117,11 @@ def test_a_bad_one_is_passed_over_told_and_kept_aside(tmp_path):
     (tmp_path / "3" / "meta" / "metadata").write_text("{")
     said = []
     reader = Checkpoints(tmp_path, read_only=True, warn=said.append)
-    assert reader.restore(make_state())[1] == {"step": 2} and reader.steps() == [1, 2, 3]
+    assert reader.restore(make_state())[1]["extra"] == {"step": 2} and reader.steps() == [1, 2, 3]
     assert "step 3 is bad (left in place)" in said[0]
     writer = Checkpoints(tmp_path, keep_last=9, warn=said.append)
-    state, extra = writer.restore(make_state())
-    assert int(state.step) == 2 and extra == {"step": 2}
+    state, meta = writer.restore(make_state())
+    assert int(state.step) == 2 and meta["extra"] == {"step": 2}
     assert "step 3 is bad (moved to bad/)" in said[1] and writer.steps() == [1, 2]
     writer.save(3, make_state(3), {})  # its place is free again
     writer.close()
@@ -259,3 +260,56 @@ def test_a_checksum_is_that_of_the_formula_and_sees_order():
     assert checksums({"x": jnp.asarray(x)})["['x']"] == int((words * weights).sum() % 2**32)
     turned = jnp.asarray(x[::-1])
     assert checksums({"x": turned}) != checksums({"x": jnp.asarray(x)})
+
+
+# Two processes; the second cannot read what it is told to of step 2.
+TWO = """
+import sys
+import jax, jax.numpy as jnp
+from genjax.train import checkpoint
+from genjax.train.parallel import Parallel, start_processes
+
+process, port, folder, broken = int(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4]
+start_processes(f"localhost:{port}", 2, process, heartbeat_seconds=20)
+checkpoint.quiet_orbax()
+parallel = Parallel.create("fsdp")
+make = lambda: {"w": jnp.arange(2.0**13)}
+state = parallel.init(make)
+said = []
+checkpoints = checkpoint.Checkpoints(folder, keep_last=9, warn=said.append)
+for step in (1, 2):
+    checkpoints.save(step, jax.tree.map(lambda x: x + step, state), {})
+checkpoints.close()
+
+def broken_meta(self, step, fn=checkpoint.Checkpoints._meta):
+    if process == 1 and step == 2:
+        raise OSError(5, "Input/output error")
+    return fn(self, step)
+
+def broken_state(path, target, fn=checkpoint._read_state):
+    if process == 1 and path.parent.name == "2":
+        raise OSError(5, "Input/output error")
+    return fn(path, target)
+
+if broken == "meta":
+    checkpoint.Checkpoints._meta = broken_meta
+else:
+    checkpoint._read_state = broken_state
+restored, meta = checkpoints.restore(parallel.template(jax.eval_shape(make)))
+print(meta["step"], float(parallel.to_local(restored)["w"][-1]), said)
+"""
+
+
+@pytest.mark.parametrize("broken", ["meta", "state"])
+def test_what_one_process_cannot_read_none_restores(start, tmp_path, broken):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    both = [start(TWO, i, port, tmp_path, broken) for i in (0, 1)]
+    for i, process in enumerate(both):
+        out, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+        step, last, *said = out.splitlines()[-1].split(maxsplit=2)
+        assert (int(step), float(last)) == (1, 2**13)
+        assert "step 2 is bad (moved to bad/)" in said[0]
+        assert ("Input/output error" if i else "another process cannot read") in said[0]

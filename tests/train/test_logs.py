@@ -24,6 +24,28 @@ def test_metrics_after_the_checkpoint_are_dropped_on_resume(tmp_path):
     assert list((tmp_path / "tensorboard").iterdir())
 
 
+def test_a_damaged_line_costs_no_other_and_the_file_is_kept(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    bad = b'{"step": 2, "train/\xff\n[3]\n{"loss": 1}\n'
+    path.write_bytes(b'{"step": 1}\n' + bad + b'{"step": 4}\n{"step": 5')
+    said = []
+    logs.MetricLog(tmp_path, 9, said.append).close()
+    assert path.read_text() == '{"step": 1}\n{"step": 4}\n'
+    assert (
+        said[0].startswith("3 lines of ")
+        and bad in (tmp_path / "metrics.jsonl.damaged").read_bytes()
+    )
+
+
+def test_speed_is_never_negative():
+    progress = logs.Progress(0, 10, 16, quiet=True)
+    progress.restart(2)  # two steps in the first dispatch, one of them not yet told of
+    assert progress.images_per_second == 0
+    progress.update(4)
+    assert progress.images_per_second > 0
+    progress.close()
+
+
 def test_the_parameter_table_counts():
     params = {
         "encoder": {"kernel": jnp.zeros((3, 4)), "bias": jnp.zeros(4)},
