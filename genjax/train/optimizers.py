@@ -124,7 +124,7 @@ OPTIMIZERS = {
 }
 
 # Those of them that know weight decay.
-DECAYING = ("adamw", "muon", "sgd")
+DECAYING = ("adamw", "airbench", "muon", "sgd")
 
 # Shapes of the learning rate after warm-up, over the remaining steps.
 SCHEDULES = {

@@ -92,7 +92,7 @@ def test_evaluation_does_not_depend_on_its_batch_size(game, tmp_path):
     values = []
     for size in (7, 100, 382, 500):
         run.config.eval.batch_size = size
-        values.append(evaluation.make_evaluator(run)((params, {})))
+        values.append(evaluation.make_evaluator(run)((params, {}))[0])
     for value in values:
         assert value["eval/one"] == 1.0
         np.testing.assert_allclose(value["eval/mse"], values[0]["eval/mse"], rtol=1e-6)
