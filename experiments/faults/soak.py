@@ -77,7 +77,8 @@ def watch(folder, minutes, save_every, every_seconds=5.0):
 def _sizes(pid, workdir):
     status = Path(f"/proc/{pid}/status").read_text()
     field = lambda name: int(status.split(f"{name}:")[1].split()[0])
-    names = [p.name for p in workdir.rglob("*")]
+    # Unlike `rglob`, `os.walk` passes over folders that are deleted under its hands.
+    names = [name for _, folders, files in os.walk(workdir) for name in folders + files]
     return {
         "memory_mb": field("VmRSS") / 1024,
         "open_files": len(os.listdir(f"/proc/{pid}/fd")),
