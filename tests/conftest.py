@@ -1,6 +1,8 @@
 """Every test session has a cache of its own, so that nothing on the machine can help it."""
 
+import atexit
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -9,7 +11,9 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 
 # Before any of our modules looks: workers of pytest-xdist share one cache.
-os.environ.setdefault("GENJAX_CACHE", tempfile.mkdtemp(prefix="genjax-test-cache-"))
+if "GENJAX_CACHE" not in os.environ:
+    os.environ["GENJAX_CACHE"] = tempfile.mkdtemp(prefix="genjax-test-cache-")
+    atexit.register(shutil.rmtree, os.environ["GENJAX_CACHE"], ignore_errors=True)
 os.environ["TFDS_DATA_DIR"] = os.environ["GENJAX_CACHE"] + "/no-datasets"
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_COMPILATION_CACHE_DIR"] = os.environ["GENJAX_CACHE"] + "/xla"
