@@ -39,6 +39,9 @@ START_SECONDS = flags.DEFINE_integer("start_seconds", 300, "How long to wait for
 HEARTBEAT_SECONDS = flags.DEFINE_integer(
     "heartbeat_seconds", 100, "How long a process may be silent before the others end."
 )
+IMAGES = flags.DEFINE_string(
+    "images", "", "With --mode=eval: judge folder:/path or /path.npz instead of a checkpoint."
+)
 STEP = flags.DEFINE_string("step", "latest", "The checkpoint for eval, sample: N, latest or best.")
 
 
@@ -53,6 +56,8 @@ def main(argv):
         raise UserError(f"--mode={MODE.value} is not known; known: {', '.join(MODES)}")
     if not (STEP.value in ("latest", "best") or re.fullmatch("[0-9]+", STEP.value)):
         raise UserError(f"--step={STEP.value} must be a number, latest or best")
+    if IMAGES.value and MODE.value != "eval":
+        raise UserError(f"--images={IMAGES.value} is for --mode=eval")
     run.set_up_process()
     if COORDINATOR.value and not COORDINATOR.value.rpartition(":")[2].isdigit():
         raise UserError(f"--coordinator={COORDINATOR.value} must be host:port")
@@ -81,6 +86,8 @@ def main(argv):
     if MODE.value == "train":
         if training.train(CONFIG.value, workdir, source) is None:
             sys.exit(CONFIG.value.requeue_exit_code)
+    elif MODE.value == "eval" and IMAGES.value:
+        evaluation.evaluate_images(CONFIG.value, workdir, source, IMAGES.value)
     elif MODE.value == "eval":
         evaluation.evaluate(CONFIG.value, workdir, source, STEP.value)
     elif MODE.value == "sample":

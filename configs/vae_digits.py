@@ -31,6 +31,7 @@ def get_config(arg=""):
         "decoder_features": (64, 32),
     }
     config.objective = {"likelihood": "bernoulli", "beta": 1.0}
+    config.eval.num_samples = 1_000
     smoke = {
         "model.encoder_features": (4, 8),
         "model.encoder_hidden": 8,

@@ -5,6 +5,9 @@
 averaged over the batch.
 """
 
+import json
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,27 +19,9 @@ from genjax import plots
 from genjax.data.transforms import unit
 from genjax.errors import UserError
 from genjax.metrics import classification
+from genjax.metrics.nets import save_net
 from genjax.models.airbench import Airbench
-from genjax.models.cnn import Cnn
-from genjax.models.resnet import ResNet
-
-
-def cnn(model, num_classes, dtype, axis_name):
-    del axis_name
-    fields = {f: getattr(model, f) for f in ("features", "num_pools", "padding", "hidden")}
-    return Cnn(num_classes, dropout=model.dropout, dtype=dtype, **fields)
-
-
-def resnet(model, num_classes, dtype, axis_name):
-    return ResNet(num_classes, model.blocks, model.width, axis_name, dtype)
-
-
-def airbench(model, num_classes, dtype, axis_name):
-    return Airbench(num_classes, model.features, axis_name, dtype)
-
-
-# config.model.name -> (config.model, number of classes, dtype, axis name) -> network
-NETWORKS = {"cnn": cnn, "resnet": resnet, "airbench": airbench}
+from genjax.models.classifiers import CLASSIFIERS
 
 # Training images that the whitening of `airbench` is computed from.
 NUM_WHITENED = 5000
@@ -73,8 +58,12 @@ def build(config, image_shape, class_names, axis_name):
         raise UserError(f"config.data.name='{config.data.name}' has no classes to tell apart")
     smoothing = config.objective.label_smoothing
     require(0 <= smoothing < 1, "objective.label_smoothing", smoothing, "in [0, 1)")
-    make_network = choose(NETWORKS, config.model.name, "model.name")
-    network = make_network(config.model, num_classes, config.compute_dtype, axis_name)
+    sizes = config.model.to_dict()
+    make_network = choose(CLASSIFIERS, sizes.pop("name"), "model.name")
+    try:
+        network = make_network(num_classes, config.compute_dtype, axis_name, **sizes)
+    except TypeError as error:
+        raise UserError(f"config.model does not fit '{config.model.name}': {error}") from error
     views = choose(VIEWS, config.eval.views, "eval.views")
 
     whitens = isinstance(network, Airbench)
@@ -117,6 +106,19 @@ def build(config, image_shape, class_names, axis_name):
         matrix = classification.confusion_matrix(values["label"], predictions, num_classes)
         return {"confusion": plots.confusion(matrix, class_names)}
 
+    def export(params, model_state, folder):
+        """The network as a feature net for `config.eval.net`."""
+        save_net(
+            folder / "feature_net.npz",
+            {"params": params, **model_state},
+            name=re.sub("[^a-z0-9]+", "_", f"{config.model.name}_{config.data.name}".lower()),
+            model=config.model.to_dict(),
+            num_classes=num_classes,
+            pixels=config.data.pixels,
+            image_shape=image_shape,
+            told={"config": json.loads(config.to_json())},
+        )
+
     return Experiment(
         init=init,
         init_examples=NUM_WHITENED if whitens else 0,
@@ -124,4 +126,5 @@ def build(config, image_shape, class_names, axis_name):
         eval_fn=eval_fn,
         summarize=summarize,
         eval_figures=eval_figures,
+        export=export,
     )

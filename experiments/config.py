@@ -79,6 +79,7 @@ def base_config():
                 "data_dir": "",  # "": $TFDS_DATA_DIR, then ~/tensorflow_datasets
                 "image_shape": (28, 28, 1),
                 "train_split": "train",
+                "eval_name": "",  # "": name; else another dataset, of the same classes
                 "eval_split": "test",
                 "pixels": "unit",
                 "flip": "none",  # or "random", or "alternating" from epoch to epoch
@@ -88,8 +89,20 @@ def base_config():
                 "num_workers": 0,  # processes that decode, for "grain"; 0: threads
                 "bad_images": "fail",  # what to do about a picture that cannot be read, or "skip"
             },
-            "eval": {"batch_size": 500},
-            "sample": {"num": 64, "seed": 0, "batch_size": 64},
+            "eval": {
+                "batch_size": 500,
+                # Generated images are compared with real ones: so many at the end and with
+                # --mode=eval, and so many, by Fréchet distance alone, every eval_every_steps.
+                "num_samples": 0,
+                "num_samples_in_loop": 0,
+                "seed": 0,  # of the images drawn
+                "net": "",  # a pinned feature net, "inception[:/path]", /path/feature_net.npz
+                "resize": "tf1",  # or "torch": how Inception resizes
+                "reference": "train",  # or "eval": the split compared with
+                "metrics": ("fd", "kd", "pr", "dc", "copies"),
+            },
+            # label -1: all classes in turn
+            "sample": {"num": 64, "seed": 0, "batch_size": 64, "label": -1},
             "checkpoint": {"keep_last": 2, "keep_every": 0, "best_metric": "", "best_mode": "min"},
             # A NaN or an infinity: "raise", "skip" the update (so often in a row at most), or
             # "rollback" to the newest checkpoint (so often in all) and past the data since.
@@ -124,6 +137,8 @@ def apply_arg(config, arg, smoke=None):
                 "eval.batch_size": 72,
                 "sample.num": 16,
                 "sample.batch_size": 16,
+                "eval.num_samples": min(config.eval.num_samples, 32),
+                "eval.num_samples_in_loop": min(config.eval.num_samples_in_loop, 16),
             }
             config.update_from_flattened_dict({**tiny, **(smoke or {})})
         elif name == "seeds" and value.isdigit() and int(value) > 0:
@@ -184,6 +199,8 @@ def validate(config, num_devices):
         "seed",
         "num_devices",
         "eval_every_steps",
+        "eval.num_samples",
+        "eval.num_samples_in_loop",
         "sample_every_steps",
         "checkpoint_every_steps",
         "steps_per_call",
@@ -198,11 +215,12 @@ def validate(config, num_devices):
         "profile.start_step",
         "profile.num_steps",
         "sample.seed",
+        "eval.seed",
     ):
         require(
             flat[key] >= 0 and math.isfinite(flat[key]), key, flat[key], "at least 0 and finite"
         )
-    for key in ("seed", "sample.seed"):
+    for key in ("seed", "sample.seed", "eval.seed"):
         require(flat[key] < 2**32, key, flat[key], "less than 2^32")
     require(0 < flat["optim.eps"] < 1, "optim.eps", flat["optim.eps"], "in (0, 1)")
     steps = config.num_train_steps

@@ -7,12 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.run import Run, say, warn
+from experiments.config import validate
+from experiments.judge import IN_LOOP, Judge
+from experiments.run import Run, find_sources, say, warn
 from experiments.workdir import check_config, check_data, check_restored, open_checkpoints
 from genjax import files, plots, rng
-from genjax.data.dataset import eval_batches
+from genjax.data.dataset import eval_batches, load_dataset
+from genjax.data.sources import find_source
 from genjax.errors import UserError
-from genjax.train.parallel import is_main
+from genjax.train.parallel import Parallel, is_main, main_first
 
 NUM_FIGURE_EXAMPLES = 64
 
@@ -56,16 +59,20 @@ def make_evaluator(run):
 def make_sampler(run):
     """Returns (tree, seed, indices, stop) -> uint8 images; image i of a seed is always the same.
 
-    `stop` is as in `make_evaluator`.
+    `stop` is as in `make_evaluator`. With classes, image i is of class i modulo their number, or
+    all are of `config.sample.label`.
     """
+    num_classes = len(run.train_data.class_names)
 
     def sample_step(tree, batch):
         key = rng.stream(jax.random.key(batch["seed"][0]), "sample")
-        images = run.experiment.sample(*tree, rng.per_example(key, batch["index"]))
+        keys = rng.per_example(key, batch["index"])
+        labels = [batch["label"]] if run.experiment.sample_classes else []
+        images = run.experiment.sample(*tree, keys, *labels)
         return {"image": images, "stop": batch["stop"]}
 
     mapped = run.parallel.compile_map(sample_step)
-    size = run.parallel.round_up(run.config.sample.batch_size)
+    size = sampler_batch(run)
     rows = run.parallel.rows(size)
 
     def sample(tree, seed, indices, stop=_never):
@@ -74,6 +81,7 @@ def make_sampler(run):
             # Always whole batches: how many images are wanted does not change how one is computed.
             index = np.resize(np.asarray(indices[start : start + size], np.int32), size)[rows]
             batch = {"index": index, "seed": np.full(len(index), seed, np.uint32)}
+            batch["label"] = sampled_labels(run.config, index, num_classes)
             made = mapped(tree, {**batch, "stop": np.full(len(index), stop())})
             if made["stop"].any():
                 return None
@@ -81,6 +89,73 @@ def make_sampler(run):
         return np.concatenate(out)[: len(indices)]
 
     return sample
+
+
+def sampler_batch(run):
+    """How many images a sampler draws at a time."""
+    return run.parallel.round_up(run.config.sample.batch_size)
+
+
+def sampled_labels(config, index, num_classes):
+    """int32 [n]: the classes of the images `index` of a seed."""
+    if config.sample.label >= 0:
+        return np.full(len(index), config.sample.label, np.int32)
+    return np.asarray(index, np.int32) % max(num_classes, 1)
+
+
+def make_judge(run):
+    """Returns (tree, num_images, metrics, stop) -> ({"eval/...": float}, {figure: picture}).
+
+    `stop` and None are as in `make_evaluator`; `metrics` None stands for all that config.eval asks.
+    """
+    sample = make_sampler(run)
+    size = sampler_batch(run)
+
+    def judge(tree, num_images, metrics=None, stop=_never):
+        def batches():
+            for start in range(0, num_images, size):
+                index = np.arange(start, min(start + size, num_images))
+                images = sample(tree, run.config.eval.seed, index, stop)
+                if images is None:
+                    raise _Stopped
+                yield images
+
+        try:
+            return run.judge(batches(), num_images, metrics)
+        except _Stopped:
+            return None
+
+    return judge
+
+
+class _Stopped(Exception):
+    """A signal came while images were drawn."""
+
+
+def make_whole_evaluator(run):
+    """Returns (tree, last, stop) -> as `make_evaluator`, with the numbers of generated images.
+
+    `last`: whether it is the end of a run, or an evaluation of its own: then with all of them.
+    """
+    evaluator = make_evaluator(run)
+    judge = make_judge(run) if run.judge else None
+    config = run.config.eval
+
+    def evaluate(tree, last, stop=_never):
+        found = evaluator(tree, stop)
+        if found is None:
+            return None
+        numbers, pictures = found
+        asked = [(config.num_samples_in_loop, IN_LOOP)] + [(config.num_samples, None)] * last
+        for num_images, metrics in asked:
+            if num_images:
+                judged = judge(tree, num_images, metrics, stop)
+                if judged is None:
+                    return None
+                numbers, pictures = {**numbers, **judged[0]}, {**pictures, **judged[1]}
+        return numbers, pictures
+
+    return evaluate
 
 
 def _never():
@@ -161,7 +236,7 @@ def protocol_of(run):
     """How the numbers of a report were made."""
     data = run.config.data
     pixels = "binarized_static" if data.pixels.startswith("binarized") else data.pixels
-    return {
+    told = {
         "data": f"{run.eval_data.name}:{run.eval_data.split}",
         "data_sha256": run.eval_data.fingerprint,
         "num_examples": len(run.eval_data),
@@ -169,6 +244,11 @@ def protocol_of(run):
         "pixels": pixels,
         "parameters": which_parameters(run),
     }
+    if run.judge:
+        asked = run.config.eval
+        count = asked.num_samples or asked.num_samples_in_loop
+        told["samples"] = run.judge.describe(count, seed=asked.seed)
+    return told
 
 
 def _restored(config, workdir, step):
@@ -197,7 +277,8 @@ def evaluate(config, workdir, source, step="latest"):
     """Computes every number of a checkpoint again, writes eval_<step>.json, draws the figures."""
     run, state, step = _restored(config, workdir, step)
     provenance = provenance_of(run, source)
-    metrics, pictures = make_evaluator(run)((state.eval_params, state.model_state))
+    tree = (state.eval_params, state.model_state)
+    metrics, pictures = make_whole_evaluator(run)(tree, last=True)
     figures = Path(workdir) / "figures" / f"step_{step:08d}"
     save_figures(figures, pictures, {**provenance, "step": step})
     report = {**provenance, "step": step, **metrics, "protocol": protocol_of(run)}
@@ -218,15 +299,61 @@ def sample(config, workdir, source, step="latest"):
     images = make_sampler(run)(tree, seed, np.arange(config.sample.num))
     told = {**provenance_of(run, source), "step": step, "seed": seed}
     folder = Path(workdir) / "samples" / f"step_{step:08d}_seed_{seed}"
+    arrays = {"images": images}
+    class_names = run.train_data.class_names
+    if run.experiment.sample_classes:
+        labels = sampled_labels(config, np.arange(len(images)), len(class_names))
+        arrays.update(labels=labels, class_names=np.array(class_names))
     if is_main():
         for i, image in enumerate(images):
             plots.save_png(folder / f"{i:06d}.png", image, {**told, "index": i})
         plots.save_png(folder.with_suffix(".png"), plots.grid(images[:256]), told)
-    say(f"{len(images)} images in {folder}, a grid in {folder}.png")
+        with files.whole_file(folder.with_suffix(".npz")) as partial, open(partial, "wb") as file:
+            np.savez(file, **arrays)
+    say(f"{len(images)} images in {folder} and {folder}.npz, a grid in {folder}.png")
     return images
+
+
+def evaluate_images(config, workdir, source, images):
+    """Compares images that are there already with the data of a config, by config.eval.
+
+    Args:
+      images: "folder:/path" of pictures, "/path/samples.npz" or "npz:/path" with uint8 `images`.
+    """
+    images = f"npz:{images}" if images.endswith(".npz") and ":" not in images else images
+    found = find_source(images, "all")
+    parallel = Parallel.create(config.parallel, config.num_devices)
+    validate(config, parallel.size)
+    shape = tuple(config.data.image_shape)
+    generated, train_data, eval_data = main_first(
+        lambda: [
+            load_dataset(one, shape, loader=config.data.loader, bad_images=config.data.bad_images)
+            for one in (found, *find_sources(config))
+        ]
+    )
+    judge = Judge.create(config, parallel, train_data, eval_data)
+    size = config.eval.batch_size
+    batches = (b["image"][b["mask"]] for b in eval_batches(generated, size))
+    metrics, pictures = judge(batches, len(generated))
+    told = judge.describe(
+        len(generated), images=generated.name, images_sha256=generated.fingerprint
+    )
+    report = {**source, **metrics, "protocol": {"samples": told}}
+    workdir = Path(workdir)
+    if is_main():
+        workdir.mkdir(parents=True, exist_ok=True)
+        files.write_json(workdir / f"eval_images_{generated.fingerprint[:12]}.json", report)
+    save_figures(workdir / "figures" / "images", pictures, source)
+    say(f"{generated.name}, {len(generated)} images:\n{_listed(metrics)}")
+    return report
 
 
 def say_report(workdir, report):
     """The numbers of a report, for the terminal."""
-    numbers = "  ".join(f"{k}={v:.5g}" for k, v in report.items() if k.startswith("eval/"))
-    say(f"step {report['step']}: {numbers}\neverything is in {workdir}")
+    say(f"step {report['step']}:\n{_listed(report)}\neverything is in {workdir}")
+
+
+def _listed(report):
+    numbers = {name: value for name, value in report.items() if name.startswith("eval/")}
+    width = max(map(len, numbers), default=0)
+    return "\n".join(f"  {name:{width}}  {value:.5g}" for name, value in numbers.items())

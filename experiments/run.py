@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.config import choose, validate
+from experiments.config import choose, require, validate
+from experiments.judge import IN_LOOP, Judge
 from genjax import rng
 from genjax.data.dataset import load_dataset
 from genjax.data.sources import cache_root, find_source, tfds_data_dir
@@ -33,7 +34,7 @@ from genjax.train.parallel import (
 from genjax.train.state import Ema, init_state, make_train_step
 
 # What in this folder is not a family.
-SHARED = ("__init__", "config", "evaluation", "run", "training", "workdir")
+SHARED = ("__init__", "config", "evaluation", "judge", "run", "training", "workdir")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +53,8 @@ class Experiment:
         is averaged.
       eval_figures: likewise -> {name: uint8 picture [H, W, C]}.
       sample: (params, model_state, keys [B]) -> images [B, H, W, C] in [0, 1]; row i of keys[i].
+      sample_classes: whether `sample` takes labels, int32 [B], after the keys.
+      export: (params, model_state, folder) -> None; writes what others use of a trained model.
       figures: (params, model_state, batch) -> {name: uint8 picture [H, W, C]}; not compiled.
       make_train_step: (tx, ema, axis_name) -> train_step, where one loss is not enough (a game).
       init_opt: (tx, params) -> optimizer state, likewise.
@@ -66,6 +69,8 @@ class Experiment:
     }
     eval_figures: Callable | None = None
     sample: Callable | None = None
+    sample_classes: bool = False
+    export: Callable | None = None
     figures: Callable | None = None
     make_train_step: Callable | None = None
     init_opt: Callable | None = None
@@ -81,6 +86,7 @@ class Run:
     transform: Transform
     train_data: object
     eval_data: object
+    judge: Judge | None  # of generated images, where config.eval asks for it
     cadence: Cadence
     steps_per_call: int
     train_step: Callable  # `guarded`: (state, batch) -> (state, (metrics, health))
@@ -95,7 +101,7 @@ class Run:
         digest = zlib.crc32(config.to_json().encode()) // 2
         if not agreed(from_main(digest) == digest):
             raise UserError("the processes of this run were started with different configs")
-        train_source, eval_source = main_first(lambda: _sources(config))
+        train_source, eval_source = main_first(lambda: find_sources(config))
         shape = tuple(config.data.image_shape)
         family = _family(config.experiment)
         experiment = family.build(config, shape, train_source.class_names, parallel.axis_name)
@@ -147,7 +153,9 @@ class Run:
             first = [images] if experiment.init_examples else []
             return init_state(config.seed, lambda key: experiment.init(key, *first), init_opt, ema)
 
-        shapes = _check_shapes(config, experiment, transform, init, make_step(None), shape)
+        shapes, evaluated = _check_shapes(
+            config, experiment, transform, init, make_step(None), shape
+        )
         train_data, eval_data = main_first(
             lambda: [
                 load_dataset(
@@ -160,6 +168,20 @@ class Run:
         digest = zlib.crc32(f"{train_data.fingerprint} {eval_data.fingerprint}".encode()) // 2
         if not agreed(from_main(digest) == digest):
             raise UserError(f"the processes of this run see other data of '{train_data.name}'")
+        judge = None
+        if config.eval.num_samples or config.eval.num_samples_in_loop:
+            require(
+                experiment.sample is not None,
+                "eval.num_samples",
+                config.eval.num_samples,
+                f"0: config.experiment='{config.experiment}' has nothing to sample",
+            )
+            judge = Judge.create(config, parallel, train_data, eval_data)
+        label, num_classes = config.sample.label, len(train_source.class_names)
+        require(-1 <= label < num_classes or label == -1, "sample.label", label, "-1 or a class")
+        if config.checkpoint.best_metric:
+            names = _metric_names(config, experiment, evaluated, judge)
+            choose(names, config.checkpoint.best_metric, "checkpoint.best_metric")
         return cls(
             config=config,
             parallel=parallel,
@@ -167,6 +189,7 @@ class Run:
             transform=transform,
             train_data=train_data,
             eval_data=eval_data,
+            judge=judge,
             cadence=cadence,
             steps_per_call=steps_per_call,
             train_step=guarded(
@@ -177,13 +200,25 @@ class Run:
         )
 
 
-def _sources(config):
+def find_sources(config):
+    """The sources of a config's two splits, checked: [training, evaluation]."""
     found = []
-    for split in (config.data.train_split, config.data.eval_split):
-        source = find_source(config.data.name, split, config.data.data_dir)
+    eval_name = config.data.eval_name or config.data.name
+    for name, split in (
+        (config.data.name, config.data.train_split),
+        (eval_name, config.data.eval_split),
+    ):
+        source = find_source(name, split, config.data.data_dir)
         if source.size < 1:
             raise UserError(f"dataset '{source.name}' has an empty split '{source.split}'")
         found.append(source)
+    known = [len(source.class_names) for source in found]
+    require(
+        known[0] == known[1],
+        "data.eval_name",
+        eval_name,
+        f"a dataset of {known[0]} classes as '{config.data.name}' has, not {known[1]}",
+    )
     _check_size(found[0], found[0].size, config)
     return found
 
@@ -227,7 +262,7 @@ def _check_shapes(config, experiment, transform, init, train_step, image_shape):
     """Traces a step and an evaluation, so that a network that does not fit the data says so now.
 
     Returns:
-      The shapes of (state, batch).
+      The shapes of (state, batch), and those of the values of each example in an evaluation.
     """
     example = jax.ShapeDtypeStruct((config.batch_size,), jnp.int32)
     images = jax.ShapeDtypeStruct((config.batch_size, *image_shape), jnp.uint8)
@@ -248,14 +283,16 @@ def _check_shapes(config, experiment, transform, init, train_step, image_shape):
             f"the network of config.model does not take config.data.image_shape={image_shape}: "
             f"{str(error).splitlines()[0]}"
         ) from error
-    if config.checkpoint.best_metric:
-        one = {name: np.zeros((1, *x.shape[1:]), x.dtype) for name, x in evaluated.items()}
-        choose(
-            [f"eval/{name}" for name in experiment.summarize(one)],
-            config.checkpoint.best_metric,
-            "checkpoint.best_metric",
-        )
-    return state, batch
+    return (state, batch), evaluated
+
+
+def _metric_names(config, experiment, evaluated, judge):
+    """Names of the numbers that each evaluation has, but those of its end alone."""
+    one = {name: np.zeros((1, *x.shape[1:]), x.dtype) for name, x in evaluated.items()}
+    names = list(experiment.summarize(one))
+    if config.eval.num_samples_in_loop:
+        names += judge.names(config.eval.num_samples_in_loop, IN_LOOP)
+    return [f"eval/{name}" for name in names]
 
 
 def prepare(config):

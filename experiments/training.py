@@ -15,7 +15,7 @@ import numpy as np
 
 from experiments.evaluation import (
     make_drawer,
-    make_evaluator,
+    make_whole_evaluator,
     protocol_of,
     provenance_of,
     samples_png,
@@ -139,6 +139,9 @@ def _train(config, workdir, source, signals):
             "seconds": time.perf_counter() - began,
             "devices": f"{run.parallel.size} x {run.parallel.devices[0].device_kind}",
         }
+        if run.experiment.export:
+            tree = run.parallel.to_local((place.state.eval_params, place.state.model_state))
+            in_main(lambda: run.experiment.export(*tree, workdir))
         if is_main():
             files.write_json(workdir / "report.json", report)
             picture = plots.curves(logs.read_metrics(workdir / "metrics.jsonl"))
@@ -227,7 +230,7 @@ def fit(run, place, workdir, provenance, signals):
     def open_log():
         return logs.MetricLog(workdir, place.step, warn) if is_main() else logs.NoLog()
 
-    evaluator, draw = make_evaluator(run), make_drawer(run, workdir, provenance)
+    evaluator, draw = make_whole_evaluator(run), make_drawer(run, workdir, provenance)
     log = open_log()
     progress = logs.Progress(place.step, config.num_train_steps, config.batch_size, not is_main())
     profiler = logs.Profiler(workdir / "profile", **config.profile.to_dict())
@@ -298,7 +301,8 @@ def fit(run, place, workdir, provenance, signals):
 
     def evaluate(step, state):
         with progress.paused():
-            found = evaluator((state.eval_params, state.model_state), should_stop_now)
+            tree = (state.eval_params, state.model_state)
+            found = evaluator(tree, step == config.num_train_steps, should_stop_now)
         if found is None:
             return None
         metrics, pictures = found
@@ -364,7 +368,7 @@ def fit(run, place, workdir, provenance, signals):
         raise Stopped(place.step)
     signals.something_to_save = jax.process_count() > 1
     if latest["eval"] is None:  # nothing was left to train
-        latest["eval"], _ = evaluator((place.state.eval_params, place.state.model_state))
+        latest["eval"], _ = evaluator((place.state.eval_params, place.state.model_state), last=True)
     speed = {
         "images_per_second": progress.images_per_second,
         "first_step_seconds": latest["first_step_seconds"],

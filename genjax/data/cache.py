@@ -25,12 +25,12 @@ def cached(folder, make):
     Raises:
       UserError: the cache cannot be written, or what `make` raises; then nothing is left behind.
     """
-    found = _verified(folder)
+    found = verified(folder)
     if found is not None:
         return found
     try:
         with _alone(folder):
-            if (found := _verified(folder, say=False)) is not None:  # another process was first
+            if (found := verified(folder, say=False)) is not None:  # another process was first
                 return found
             shutil.rmtree(folder, ignore_errors=True)
             folder.parent.mkdir(parents=True, exist_ok=True)
@@ -40,7 +40,7 @@ def cached(folder, make):
             f"cannot write the cache {folder}: {one_line(error.strerror or error)}; make room, or "
             "set GENJAX_CACHE to a folder that can be written"
         ) from error
-    found = _verified(folder)
+    found = verified(folder)
     if found is None:
         raise UserError(
             f"the cache {folder} was written and is damaged already; set GENJAX_CACHE to a folder "
@@ -65,7 +65,7 @@ def _make(folder, make):
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _verified(folder, say=True):
+def verified(folder, say=True):
     """The meta of `folder`; None if there is no such folder or, which it can say, it is damaged."""
     if not folder.exists():
         return None

@@ -56,11 +56,13 @@ class Source:
 
 
 def find_source(name, split, data_dir=""):
-    """Looks `name` up: `folder:/path`, a TFDS name `dataset[/config][:version]`, `stacked_mnist`.
+    """Looks `name` up: a TFDS name `dataset[/config][:version]`, `stacked_mnist`, `folder:/path` of
+    pictures, `npz:/path` of an array.
 
     Args:
       name: what `config.data.name` holds.
-      split: "train", "test", or for TFDS any split expression such as "train[:90%]".
+      split: "train" or "test", for a folder "all", too, and for TFDS any split expression such as
+        "train[:90%]".
       data_dir: TFDS data directory; "" stands for $TFDS_DATA_DIR, then ~/tensorflow_datasets.
 
     Raises:
@@ -68,6 +70,10 @@ def find_source(name, split, data_dir=""):
     """
     if name.startswith("folder:"):
         return _folder_source(Path(name.removeprefix("folder:")).expanduser(), split)
+    if name.startswith("npz:"):
+        from genjax.data.npz import npz_source  # which is a source
+
+        return npz_source(Path(name.removeprefix("npz:")).expanduser(), split)
     if name == "stacked_mnist":
         from genjax.data.stacked import stacked_mnist  # which is made of sources
 
@@ -232,8 +238,9 @@ def _folder_source(root, split):
     if not root.is_dir():
         raise UserError(f"config.data.name: there is no folder {root}")
     has_splits = (root / "train").is_dir() and (root / "test").is_dir()
-    if split not in ("train", "test"):
-        raise UserError(f"a folder has the splits train and test, not '{split}'")
+    if split not in ("train", "test", "all"):
+        raise UserError(f"a folder has the splits train, test and all, not '{split}'")
+    has_splits &= split != "all"
     top = root / split if has_splits else root
     files = sorted(_pictures_below(top))
     # A class is the first folder below the top; pictures that lie flat have no class. The names
@@ -246,7 +253,8 @@ def _folder_source(root, split):
             raise UserError(
                 f"config.data.name: {root} holds {len(files)} pictures; at least 2 are needed"
             )
-        files = [f for i, f in enumerate(files) if (i % TEST_EVERY == 0) == (split == "test")]
+        if split != "all":
+            files = [f for i, f in enumerate(files) if (i % TEST_EVERY == 0) == (split == "test")]
     if not files:
         raise UserError(f"config.data.name: {top} holds no pictures ({', '.join(IMAGE_SUFFIXES)})")
     number = {name: i for i, name in enumerate(class_names)}

@@ -102,7 +102,7 @@ def test_any_flipped_bit_of_the_meta_is_found_or_harmless(pictures, own_cache):
         data = bytearray(good)
         data[place] ^= 1 << place % 8
         (cached / "meta.json").write_bytes(data)
-        found = cache._verified(cached)
+        found = cache.verified(cached)
         assert found is None or found == meta["meta"]
     (cached / "meta.json").write_bytes(good)
     assert_equal(everything(load(pictures)), before)

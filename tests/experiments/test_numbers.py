@@ -107,7 +107,7 @@ def test_rollback_goes_on_with_later_data_and_resumes_so(config, tmp_path, monke
 
 def test_an_evaluation_that_is_not_finite_ends_the_run(config, tmp_path, monkeypatch):
     evaluator = lambda run: lambda tree, stop=None: ({"eval/kl_nats": float("inf")}, {})
-    monkeypatch.setattr("experiments.training.make_evaluator", evaluator)
+    monkeypatch.setattr("experiments.training.make_whole_evaluator", evaluator)
     with pytest.raises(RunError, match="step 4: not finite: eval/kl_nats .*policy=skip"):
         train(config("raise", eval_every_steps=4), tmp_path, SOURCE)
     assert saved(tmp_path) == []
@@ -120,7 +120,7 @@ def test_an_evaluation_that_is_not_finite_is_nobodys_best(config, tmp_path, monk
         values = iter([1.0, float("nan"), 2.0])
         return lambda tree, stop=None: ({"eval/kl_nats": next(values)}, {})
 
-    monkeypatch.setattr("experiments.training.make_evaluator", evaluator)
+    monkeypatch.setattr("experiments.training.make_whole_evaluator", evaluator)
     options = {"checkpoint.keep_last": 1, **overrides}
     train(config("skip", **options), tmp_path, SOURCE)
     assert "step 8: not finite: eval/kl_nats" in capsys.readouterr().err
