@@ -2,8 +2,9 @@
 
 Command   python launch.py --config=configs/cnn_digits.py
 Hardware  2 CPU cores (AMD EPYC), JAX 0.10.2, Python 3.11
-Time      TODO
-Number    TODO
+Time      50 s for 1,000 steps, 2,895 images/s
+Number    eval/accuracy 0.958, eval/nll_nats 0.192, seed 0; the 382 test images, of other writers
+          than the training images. Pinned as the feature net cnn_digits.
 Paper     LeCun et al. 1998, Gradient-based learning applied to document recognition
 """
 

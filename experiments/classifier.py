@@ -59,6 +59,14 @@ def build(config, image_shape, class_names, axis_name):
     smoothing = config.objective.label_smoothing
     require(0 <= smoothing < 1, "objective.label_smoothing", smoothing, "in [0, 1)")
     sizes = config.model.to_dict()
+    for key, value in sizes.items():
+        if key not in ("name", "padding", "dropout"):
+            least = 0 if key == "num_pools" else 1
+            whole = all(n >= least for n in (value if isinstance(value, tuple) else (value,)))
+            require(whole, f"model.{key}", value, f"at least {least}")
+    choose(("SAME", "VALID"), sizes.get("padding", "SAME"), "model.padding")
+    dropout = sizes.get("dropout", 0.0)
+    require(0 <= dropout < 1, "model.dropout", dropout, "in [0, 1)")
     make_network = choose(CLASSIFIERS, sizes.pop("name"), "model.name")
     try:
         network = make_network(num_classes, config.compute_dtype, axis_name, **sizes)

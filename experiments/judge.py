@@ -237,8 +237,12 @@ class Judge:
             yield images
 
     def _copies_names(self, num_images):
-        count = count_name(min(num_images, NUM_COPIES))
-        return f"copying_rate_pixels_{count}", f"copying_rate_pixels_held_out_{count}"
+        count = min(num_images, NUM_COPIES)
+        held_out = min(count, len(self.eval_data))
+        return (
+            f"copying_rate_pixels_{count_name(count)}",
+            f"copying_rate_pixels_held_out_{count_name(held_out)}",
+        )
 
     def _copying_rates(self, images):
         """Of generated images, and of as many that were not trained on."""

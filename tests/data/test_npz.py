@@ -8,8 +8,8 @@ from genjax.errors import UserError
 
 
 @pytest.fixture
-def images(rng=np.random.default_rng(0)):
-    return rng.integers(0, 256, (6, 4, 5, 3), np.uint8)
+def images():
+    return np.random.default_rng(0).integers(0, 256, (6, 4, 5, 3), np.uint8)
 
 
 def test_it_is_read_as_it_is(tmp_path, images):

@@ -1,5 +1,6 @@
 """What the trainer promises to families that are still to come."""
 
+import dataclasses
 import json
 import sys
 import types
@@ -110,6 +111,28 @@ def test_image_i_of_a_seed_is_one_image(smoke_config):
     assert (sample(tree, 6, [17]) != whole[17:18]).any()
     run.config.sample.batch_size = 4
     np.testing.assert_array_equal(evaluation.make_sampler(run)(tree, 5, np.arange(40)), whole)
+
+
+def test_a_sampler_of_classes_takes_all_in_turn_or_one(game, tmp_path, monkeypatch):
+    module = sys.modules["experiments.game"]
+    painted = dataclasses.replace(
+        build_game(game, (8, 8, 1), (), None),
+        sample_classes=True,
+        sample=lambda params, state, keys, labels: jnp.broadcast_to(
+            labels[:, None, None, None] / 255.0, (len(labels), 8, 8, 1)
+        ),
+    )
+    monkeypatch.setattr(module, "build", lambda *args: painted)
+    training.train(game, tmp_path, SOURCE)
+    game.sample.num, game.sample.batch_size = 25, 8
+    for label, expected in ((-1, np.arange(25) % 10), (3, np.full(25, 3))):
+        game.sample.label = label
+        images = evaluation.sample(game, tmp_path, SOURCE)
+        np.testing.assert_array_equal(images[:, 0, 0, 0], expected)
+        file = np.load(tmp_path / "samples" / "step_00000060_seed_0.npz")
+        np.testing.assert_array_equal(file["labels"], expected)
+        np.testing.assert_array_equal(file["images"], images)
+        assert len(file["class_names"]) == 10
 
 
 def test_seeds_are_summarised(game, tmp_path):
