@@ -106,7 +106,7 @@ def test_rollback_goes_on_with_later_data_and_resumes_so(config, tmp_path, monke
 
 
 def test_an_evaluation_that_is_not_finite_ends_the_run(config, tmp_path, monkeypatch):
-    evaluator = lambda run: lambda tree, stop=None: ({"eval/kl_nats": float("inf")}, {})
+    evaluator = lambda run: lambda tree, last, stop=None: ({"eval/kl_nats": float("inf")}, {})
     monkeypatch.setattr("experiments.training.make_whole_evaluator", evaluator)
     with pytest.raises(RunError, match="step 4: not finite: eval/kl_nats .*policy=skip"):
         train(config("raise", eval_every_steps=4), tmp_path, SOURCE)
@@ -118,7 +118,7 @@ def test_an_evaluation_that_is_not_finite_is_nobodys_best(config, tmp_path, monk
 
     def evaluator(run):
         values = iter([1.0, float("nan"), 2.0])
-        return lambda tree, stop=None: ({"eval/kl_nats": next(values)}, {})
+        return lambda tree, last, stop=None: ({"eval/kl_nats": next(values)}, {})
 
     monkeypatch.setattr("experiments.training.make_whole_evaluator", evaluator)
     options = {"checkpoint.keep_last": 1, **overrides}

@@ -1,0 +1,89 @@
+"""How much of the device a training step uses: model FLOP utilisation, images/s, memory.
+
+FLOPs are those XLA counts in the compiled step; the rate they are divided by is that of the largest
+square matrix product of the step's dtype, measured here, in the same process.
+
+python -m experiments.bench.utilisation --config=configs/resnet18_cifar10.py [--steps=50]
+"""
+
+import json
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags
+from ml_collections import config_flags
+
+from experiments.run import Run, set_up_process
+from genjax.data.dataset import train_batches
+
+CONFIG = config_flags.DEFINE_config_file("config", "configs/resnet18_cifar10.py")
+STEPS = flags.DEFINE_integer("steps", 50, "Steps that are timed.", lower_bound=1)
+
+
+def matrix_rate(dtype, side=None, repeats=20):
+    """FLOP/s of a product of two square matrices on one device."""
+    side = side or (1024 if jax.default_backend() == "cpu" else 8192)
+    a = jax.random.normal(jax.random.key(0), (side, side), dtype)
+    product = jax.jit(lambda a, b: a @ b)
+    jax.block_until_ready(product(a, a))
+    times = []
+    for _ in range(3):
+        began = time.perf_counter()
+        b = a
+        for _ in range(repeats):
+            b = product(a, b)
+        jax.block_until_ready(b)
+        times.append(time.perf_counter() - began)
+    return 2 * side**3 * repeats / min(times)
+
+
+def measure(run, steps):
+    """Seconds of a step, its FLOPs on one device and the most memory a device held, in bytes.
+
+    One dispatch a step, whatever config.steps_per_call says: of a loop XLA counts the body once.
+    """
+    config, parallel = run.config, run.parallel
+    batch = train_batches(run.train_data, config.batch_size, config.seed)(0)
+    batch = parallel.shard(batch)
+    step_fn = jax.jit(run.train_step, donate_argnums=0)
+    if parallel.size > 1:
+        raise SystemExit("error: one device at a time: set --config.num_devices=1")
+    state = run.init()
+    compiled = step_fn.lower(state, batch).compile()
+    state, _ = jax.block_until_ready(compiled(state, batch))
+    began = time.perf_counter()
+    for _ in range(steps):
+        state, _ = compiled(state, batch)
+    jax.block_until_ready(state)
+    seconds = (time.perf_counter() - began) / steps
+    memory = (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
+    return seconds, compiled.cost_analysis()["flops"], memory
+
+
+def main(_):
+    set_up_process()
+    config = CONFIG.value
+    config.parallel = "jit"
+    run = Run.build(config)
+    seconds, flops, memory = measure(run, STEPS.value)
+    dtype = jnp.dtype(config.compute_dtype)
+    rate = matrix_rate(dtype)
+    report = {
+        "device": run.parallel.devices[0].device_kind,
+        "jax": jax.__version__,
+        "images_per_second": config.batch_size / seconds,
+        "step_flops": flops,
+        "flops_per_second": flops / seconds,
+        "matrix_flops_per_second": rate,
+        "dtype": dtype.name,
+        "utilisation": flops / seconds / rate,
+        "peak_memory_bytes": memory,
+        "parameters": int(sum(map(np.size, jax.tree.leaves(jax.eval_shape(run.init).params)))),
+    }
+    print(json.dumps(report, indent=1))
+
+
+if __name__ == "__main__":
+    app.run(main)
