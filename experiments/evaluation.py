@@ -1,6 +1,7 @@
 """What a trained model is worth and what it draws: numbers, samples, figures, for every family."""
 
 import collections
+import re
 from pathlib import Path
 
 import jax
@@ -228,5 +229,11 @@ def sample(config, workdir, source, step="latest"):
 
 def say_report(workdir, report):
     """The numbers of a report, for the terminal."""
-    numbers = "  ".join(f"{k}={v:.5g}" for k, v in report.items() if k.startswith("eval/"))
+    told = {k: v for k, v in report.items() if k.startswith("eval/") and not _one_of_many(k)}
+    numbers = "  ".join(f"{k}={v:.5g}" for k, v in told.items())
     say(f"step {report['step']}: {numbers}\neverything is in {workdir}")
+
+
+def _one_of_many(key):
+    """Whether a metric is that of one latent, level or class, numbered with two digits."""
+    return re.search(r"_\d\d$", key) is not None

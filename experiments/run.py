@@ -33,7 +33,7 @@ from genjax.train.parallel import (
 from genjax.train.state import Ema, init_state, make_train_step
 
 # What in this folder is not a family.
-SHARED = ("__init__", "config", "evaluation", "run", "training", "workdir")
+SHARED = ("__init__", "codes", "config", "evaluation", "latents", "run", "training", "workdir")
 
 
 @dataclasses.dataclass(frozen=True)

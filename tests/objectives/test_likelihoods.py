@@ -47,7 +47,7 @@ def test_gaussian_is_scipys():
 def test_every_likelihood_fits_the_contract(name):
     likelihood = LIKELIHOODS[name]
     x = jnp.asarray(RNG.randint(0, 2, (5, 4, 4, 3)), jnp.float32)
-    outputs = jnp.asarray(RNG.randn(5, 4, 4, 3 * likelihood.outputs_per_channel), jnp.float32)
+    outputs = jnp.asarray(RNG.randn(5, 4, 4, likelihood.num_outputs(3)), jnp.float32)
     log_prob, mean = likelihood.log_prob(x, outputs), likelihood.mean(outputs)
     assert log_prob.shape == (5,) and mean.shape == x.shape
     assert mean.min() >= 0 and mean.max() <= 1
