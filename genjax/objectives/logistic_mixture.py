@@ -18,8 +18,8 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-# The paper's, so that one exactly predicted level cannot have an unbounded derivative.
-MIN_LOG_SCALE = -7.0
+# The lower one is the paper's; above the upper one, all levels but the two outermost are alike.
+MIN_LOG_SCALE, MAX_LOG_SCALE = -7.0, 7.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +49,9 @@ def unpack(outputs, channels, components):
     return LogisticMixture(
         logits=rows[..., 0, :],
         means=rows[..., 1 : 1 + channels, :],
-        log_scales=jnp.maximum(rows[..., 1 + channels : 1 + 2 * channels, :], MIN_LOG_SCALE),
+        log_scales=jnp.clip(
+            rows[..., 1 + channels : 1 + 2 * channels, :], MIN_LOG_SCALE, MAX_LOG_SCALE
+        ),
         coefficients=jnp.tanh(rows[..., 1 + 2 * channels :, :]),
     )
 
