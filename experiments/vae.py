@@ -255,17 +255,7 @@ def build(config, image_shape, class_names, axis_name):
         if "kl_per_latent" in values and latent_dim <= MAX_REPORTED_LATENTS:
             means = np.mean(values["kl_per_latent"], axis=0, dtype=np.float64)
             found |= {f"kl_nats_latent_{d:02d}": kl for d, kl in enumerate(means)}
-        dims = math.prod(image_shape)
-        if likelihood.over == "levels":
-            bits = lambda nats: bits_per_dim_of_mass(nats, dims)
-        elif likelihood.over == "continuous" and config.data.pixels == "dequantized":
-            bits = lambda nats: bits_per_dim_of_density(nats, dims, levels=256, data_range=(0, 1))
-        else:
-            return found
-        found["bits_per_dim_elbo"] = bits(found["neg_elbo_nats"])
-        if samples:
-            found[f"bits_per_dim_iw{samples}"] = bits(found[f"nll_nats_iw{samples}"])
-        return found
+        return found | bits_per_dim(found, likelihood, config.data.pixels, math.prod(image_shape))
 
     def eval_figures(values):
         pictures = {"latents": latents.scatter(values, class_names)}
@@ -329,12 +319,7 @@ def _numbered(keys, number):
 
 def _check(config, class_names):
     """The `Likelihood` of a config; a UserError for what does not go together."""
-    model, objective, prior, pixels = (
-        config.model,
-        config.objective,
-        config.prior,
-        config.data.pixels,
-    )
+    model, objective, prior = config.model, config.objective, config.prior
     require(model.latent_dim >= 1, "model.latent_dim", model.latent_dim, "at least 1")
     for key in ("encoder_features", "encoder_hidden", "decoder_features", "blocks"):
         sizes = model[key]
@@ -353,16 +338,7 @@ def _check(config, class_names):
     require(not vamp, "prior.name", "vamp", "another with config.model.class_conditional=True")
 
     choose(("elbo", "iwae"), objective.name, "objective.name")
-    beta = objective.beta
-    require(0 <= beta < math.inf, "objective.beta", beta, "at least 0 and finite")
-    choose(KL_SCHEDULES, objective.kl_schedule, "objective.kl_schedule")
-    constant = objective.kl_schedule == "constant"
-    require(
-        constant or objective.kl_steps >= 1,
-        "objective.kl_steps",
-        objective.kl_steps,
-        f"at least 1 with config.objective.kl_schedule={objective.kl_schedule}",
-    )
+    check_kl(objective)
     nats = objective.free_bits
     require(0 <= nats < math.inf, "objective.free_bits", nats, "at least 0 and finite")
     closed = nats == 0 or prior.name == "standard_normal"
@@ -374,11 +350,7 @@ def _check(config, class_names):
     k = objective.num_samples
     require(k >= 1, "objective.num_samples", k, "at least 1")
 
-    likelihood = choose(LIKELIHOODS, objective.likelihood, "objective.likelihood")
-    require(pixels != "symmetric", "data.pixels", pixels, "a kind of pixels in [0, 1]")
-    fits = likelihood.over != "levels" or pixels == "unit"
-    require(fits, "data.pixels", pixels, f"unit with objective.likelihood={objective.likelihood}")
-
+    likelihood = check_likelihood(config)
     samples, chunk = config.eval.importance_samples, config.eval.importance_chunk
     require(samples >= 0, "eval.importance_samples", samples, "at least 0")
     require(
@@ -390,3 +362,40 @@ def _check(config, class_names):
     temperature = config.sample.temperature
     require(temperature >= 0, "sample.temperature", temperature, "at least 0")
     return likelihood
+
+
+def check_kl(objective):
+    """Checks `beta`, `kl_schedule` and `kl_steps`."""
+    beta, name, steps = objective.beta, objective.kl_schedule, objective.kl_steps
+    require(0 <= beta < math.inf, "objective.beta", beta, "at least 0 and finite")
+    choose(KL_SCHEDULES, name, "objective.kl_schedule")
+    fits = name == "constant" or steps >= 1
+    text = f"at least 1 with config.objective.kl_schedule={name}"
+    require(fits, "objective.kl_steps", steps, text)
+
+
+def check_likelihood(config):
+    """The `Likelihood` of a config, which has to be one of the pixels that it is given."""
+    name, pixels = config.objective.likelihood, config.data.pixels
+    likelihood = choose(LIKELIHOODS, name, "objective.likelihood")
+    require(pixels != "symmetric", "data.pixels", pixels, "a kind of pixels in [0, 1]")
+    fits = likelihood.over != "levels" or pixels == "unit"
+    require(fits, "data.pixels", pixels, f"unit with config.objective.likelihood={name}")
+    return likelihood
+
+
+def bits_per_dim(found, likelihood, pixels, dims):
+    """{"bits_per_dim_...": of every bound "neg_elbo_nats", "nll_nats_..."}, if there are such.
+
+    Of a mass on 8-bit levels, or of a density of pixels with uniform noise; binary pixels are in
+    nats, and a density of 8-bit pixels without noise has no bits.
+    """
+    if likelihood.over == "levels":
+        bits = lambda nats: bits_per_dim_of_mass(nats, dims)
+    elif likelihood.over == "continuous" and pixels == "dequantized":
+        bits = lambda nats: bits_per_dim_of_density(nats, dims, levels=256, data_range=(0, 1))
+    else:
+        return {}
+    names = {"neg_elbo_nats": "elbo"}
+    names |= {k: k.removeprefix("nll_nats_") for k in found if k.startswith("nll_nats_")}
+    return {f"bits_per_dim_{name}": bits(found[k]) for k, name in names.items()}
