@@ -44,7 +44,7 @@ def get_config(arg=""):
         "model.width": 8,
         "model.bottleneck": 4,
         "model.latent_channels": 2,
-        "model.encoder_blocks": (0, 1, 0, 0, 1),
-        "model.decoder_blocks": (0, 1, 0, 1, 1),
+        "model.encoder_blocks": (0, 1, 0, 0, 0),
+        "model.decoder_blocks": (0, 1, 0, 0, 1),
     }
     return apply_arg(config, arg, smoke)

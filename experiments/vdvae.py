@@ -16,7 +16,7 @@ from experiments.config import base_config, choose, require
 from experiments.run import Experiment
 from experiments.vae import bits_per_dim, check_kl, check_likelihood
 from genjax import plots
-from genjax.models.vdvae import POSTERIORS, VdVae
+from genjax.models import vdvae
 from genjax.objectives.divergences import kl_normal
 from genjax.objectives.elbo import KL_SCHEDULES, log_normal
 from genjax.objectives.likelihoods import sum_per_example
@@ -56,16 +56,12 @@ def build(config, image_shape, class_names, axis_name):
     likelihood = _check(config)
     objective, samples = config.objective, config.eval.importance_samples
     schedule = KL_SCHEDULES[objective.kl_schedule]
-    network = VdVae(
+    network = vdvae.VdVae(
         tuple(image_shape),
         likelihood.num_outputs(image_shape[2]),
         dtype=config.compute_dtype,
         **config.model.to_dict(),
     )
-
-    def init(key):
-        keys = jax.random.split(key, 1)
-        return network.init(key, keys, jnp.zeros((1, *image_shape)))["params"], {}
 
     def elbo_terms(params, x, keys):
         """recon_nats [B], kl_nats [B], kl_per_level [B, L], and the mean image."""
@@ -155,7 +151,7 @@ def build(config, image_shape, class_names, axis_name):
         }
 
     return Experiment(
-        init=init,
+        init=lambda key: (vdvae.init(network, key), {}),
         loss_fn=loss_fn,
         eval_fn=eval_fn,
         summarize=summarize,
@@ -176,7 +172,7 @@ def _check(config):
         sizes, count = model[key], len(model.factors) + 1
         fits = len(sizes) == count and min(sizes) >= 0 and sum(sizes) >= 1
         require(fits, f"model.{key}", sizes, f"{count} numbers, one more than config.model.factors")
-    choose(POSTERIORS, model.posterior, "model.posterior")
+    choose(vdvae.POSTERIORS, model.posterior, "model.posterior")
     check_kl(config.objective)
     likelihood = check_likelihood(config)
     samples, temperature = config.eval.importance_samples, config.sample.temperature

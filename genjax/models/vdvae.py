@@ -11,8 +11,11 @@ normal with h = 0, and the last layer of every residual branch, W among them, is
 square root of the number of blocks.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from genjax import rng
@@ -26,10 +29,26 @@ POSTERIORS = {
 }
 
 
-def _init(scale):
-    if scale == 0:
-        return nn.initializers.zeros_init()
-    return nn.initializers.variance_scaling(scale, "fan_in", "truncated_normal")
+def _init(scale=1.0):
+    """The bounds +-1 / sqrt(fan in) of PyTorch's default, the variance times `scale`.
+
+    Only the bounds, which `init` fills: XLA takes most of a second for each random array, and there
+    are hundreds.
+    """
+    return lambda key, shape, dtype: jnp.full(shape, (scale / math.prod(shape[:-1])) ** 0.5, dtype)
+
+
+def init(network, key):
+    """Initial parameters of a `VdVae`: every kernel uniform, of one draw for all."""
+    x = jnp.zeros((1, *network.image_shape))
+    params = network.init(key, jax.random.split(key, 1), x)["params"]
+    leaves, structure = jax.tree_util.tree_flatten_with_path(params)
+    kernels = [path[-1].key == "kernel" for path, _ in leaves]
+    sizes = [x.size if kernel else 0 for (_, x), kernel in zip(leaves, kernels)]
+    noise = jax.random.uniform(key, (sum(sizes),), minval=-1.0, maxval=1.0)
+    parts = jnp.split(noise, np.cumsum(sizes)[:-1])
+    filled = [x * u.reshape(x.shape) if u.size else x for (_, x), u in zip(leaves, parts)]
+    return jax.tree.unflatten(structure, filled)
 
 
 class Block(nn.Module):
@@ -55,7 +74,8 @@ class Block(nn.Module):
         side = 3 if min(x.shape[1:3]) > 2 else 1  # at 1x1 and 2x2 most taps would see padding
         h = x
         for size in (1, side, side):
-            h = Conv(self.bottleneck, (size, size), dtype=self.dtype)(nn.gelu(h))
+            conv = Conv(self.bottleneck, (size, size), kernel_init=_init(), dtype=self.dtype)
+            h = conv(nn.gelu(h))
         last = _init(self.last_scale)
         h = Conv(self.features, (1, 1), kernel_init=last, dtype=self.dtype)(nn.gelu(h))
         return x + h if self.residual else h
@@ -63,6 +83,8 @@ class Block(nn.Module):
 
 class VdVae(nn.Module):
     """Encoder, prior and decoder; the sizes are given from the image's resolution downwards.
+
+    Its parameters are made by `init` of this file; its own method leaves kernels constant.
 
     Attributes:
       image_shape: (H, W, C of the input).
@@ -176,7 +198,8 @@ class VdVae(nn.Module):
         gain = self.param("gain", nn.initializers.ones_init(), (self.width,))
         bias = self.param("bias", nn.initializers.zeros_init(), (self.width,))
         h = h * gain.astype(self.dtype) + bias.astype(self.dtype)
-        out = Conv(self.num_outputs, (1, 1), dtype=self.dtype, name="output")(h)
+        last = Conv(self.num_outputs, (1, 1), kernel_init=_init(), dtype=self.dtype, name="output")
+        out = last(h)
         return out.astype(jnp.float32), levels
 
 
