@@ -172,7 +172,7 @@ def protocol_of(run):
     }
 
 
-def _restored(config, workdir, step):
+def restored(config, workdir, step):
     """A run and the state of one of its checkpoints; step is a number, "latest" or "best"."""
     workdir = Path(workdir)
     if config.num_seeds > 1:
@@ -196,7 +196,7 @@ def _restored(config, workdir, step):
 
 def evaluate(config, workdir, source, step="latest"):
     """Computes every number of a checkpoint again, writes eval_<step>.json, draws the figures."""
-    run, state, step = _restored(config, workdir, step)
+    run, state, step = restored(config, workdir, step)
     provenance = provenance_of(run, source)
     metrics, pictures = make_evaluator(run)((state.eval_params, state.model_state))
     figures = Path(workdir) / "figures" / f"step_{step:08d}"
@@ -211,7 +211,7 @@ def evaluate(config, workdir, source, step="latest"):
 
 def sample(config, workdir, source, step="latest"):
     """Draws config.sample.num images of a checkpoint: a PNG each, and a grid of the first ones."""
-    run, state, step = _restored(config, workdir, step)
+    run, state, step = restored(config, workdir, step)
     if run.experiment.sample is None:
         raise UserError(f"config.experiment='{config.experiment}' has nothing to sample")
     seed = config.sample.seed
