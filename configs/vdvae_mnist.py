@@ -39,6 +39,7 @@ def get_config(arg=""):
     config.objective.likelihood = "bernoulli"
     smoke = {
         "optim.warmup_steps": 2,
+        "nonfinite.policy": "raise",  # "skip" takes XLA:CPU a minute to compile
         "model.width": 8,
         "model.bottleneck": 4,
         "model.latent_channels": 2,
