@@ -126,9 +126,8 @@ class VdVae(nn.Module):
 
     def _encode(self, x):
         """Activations [B, h, w, width], from fine to coarse."""
-        h = Conv(self.width, (3, 3), dtype=self.dtype, name="stem")(
-            2.0 * x.astype(self.dtype) - 1.0
-        )
+        stem = Conv(self.width, (3, 3), kernel_init=_init(), dtype=self.dtype, name="stem")
+        h = stem(2.0 * x.astype(self.dtype) - 1.0)
         scale = 1.0 / sum(self.encoder_blocks)
         found = []
         for level, count in enumerate(self.encoder_blocks):

@@ -10,10 +10,11 @@ from configs import vdvae_mnist, vqvae_cifar10
 from experiments import codes, evaluation, training
 from experiments.run import Run
 from genjax.errors import UserError
+from genjax.models.vqvae import VqEncoder
 
 SOURCE = {"config_file": "a test", "arguments": ""}
 
-# Ten steps of a config under jit on one device, and under pmap on two: losses, and the state.
+# Four steps of a config under jit on one device, and under pmap on two: losses, and the state.
 STEPS = """
 import importlib, json, sys
 import jax, numpy as np
@@ -30,7 +31,7 @@ def train(name, overrides, kind, devices):
     state = p.init(run.init)
     batch_at = train_batches(run.train_data, config.batch_size, config.seed)
     losses = []
-    for s in range(10):
+    for s in range(4):
         state, (metrics, _) = step(state, p.shard(batch_at(s)))
         losses.append(float(p.fetch(metrics)["loss"]))
     copies = [] if kind == "jit" else [
@@ -58,12 +59,14 @@ def test_two_devices_train_as_one(python):
     assert len(lines) == len(runs)
     for (one, state, _), (two, other, copies) in lines:
         np.testing.assert_allclose(two, one, rtol=2e-3)
-        np.testing.assert_allclose(other, state, rtol=2e-3)
+        # Biases in front of a batch norm have no gradient, and Adam makes steps of its rounding.
+        np.testing.assert_allclose(other, state, rtol=2e-3, atol=1e-2)
         assert max(copies, default=0) == 0  # every device has the same codebook, to the bit
 
 
 def test_codes_of_a_run_are_written_and_decode_to_its_reconstructions(tmp_path):
     config = vqvae_cifar10.get_config("smoke")
+    config.num_train_steps, config.eval_every_steps, config.sample_every_steps = 2, 0, 0
     report = training.train(config, tmp_path, SOURCE)
     assert 1 <= report["eval/perplexity"] <= 16 and report["eval/codes_used"] <= 16
     path = codes.write_codes(config, tmp_path)
@@ -79,8 +82,6 @@ def test_codes_of_a_run_are_written_and_decode_to_its_reconstructions(tmp_path):
         # The nearest code of each vector of the encoder, found naively.
         x = jnp.asarray(run.eval_data.images[:3] / 255.0, jnp.float32)
         variables = {"params": state.params["encoder"]}
-        from genjax.models.vqvae import VqEncoder
-
         z = np.asarray(VqEncoder(4, 8, 2, 1).apply(variables, x))
         distances = ((z[..., None, :] - data["codebook"]) ** 2).sum(-1)
         assert (distances.argmin(-1) == data["test"][:3]).mean() > 0.99  # but for ties
