@@ -3,7 +3,7 @@
   python -m experiments.codes --config=configs/vqvae_cifar10.py --workdir=runs/vqvae_cifar10
 
 The file, <workdir>/codes_<step>.npz, holds "train" and "test", integers [N, h, w] in the order of
-the dataset, "train_labels" and "test_labels" [N], and "codebook", float32 [K, D].
+the dataset, "train_labels" and "test_labels" [N], "num_codes", K, and "codebook", float32 [K, D].
 """
 
 import sys
@@ -37,7 +37,7 @@ def write_codes(config, workdir, step="latest"):
 
     mapped = built.parallel.compile_map(codes)
     size = built.parallel.round_up(config.eval.batch_size)
-    arrays = {"codebook": np.asarray(codebook)}
+    arrays = {"num_codes": config.model.num_codes, "codebook": np.asarray(codebook)}
     dtype = np.uint8 if config.model.num_codes <= 256 else np.uint16
     for name, data in (("train", built.train_data), ("test", built.eval_data)):
         parts = []

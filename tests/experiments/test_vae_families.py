@@ -75,6 +75,7 @@ def test_codes_of_a_run_are_written_and_decode_to_its_reconstructions(tmp_path):
         assert data["train"].shape == (len(run.train_data), 8, 8)
         assert data["test"].shape == (len(run.eval_data), 8, 8) and data["test"].dtype == np.uint8
         np.testing.assert_array_equal(data["test_labels"], run.eval_data.labels)
+        assert data["num_codes"] == 16 and data["codebook"].shape == (16, 4)
         counts = np.bincount(data["test"].reshape(-1), minlength=16)
         shares = counts[counts > 0] / counts.sum()
         perplexity = np.exp(-(shares * np.log(shares)).sum())
