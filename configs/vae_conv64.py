@@ -5,8 +5,10 @@ a decoder that ends at 64x64, and a normal likelihood of scale 0.1 on pixels in 
 
 Command   python launch.py --config=configs/vae_conv64.py --config.data.name=folder:/your/pictures
 Hardware  2 CPU cores (AMD EPYC), JAX 0.10.2, Python 3.11
-Time      still to be measured
-Number    still to be measured
+Time      still to be measured; 76 images/s beside other work
+Number    still to be measured in full. After 400 steps on 1,000 photographs of flowers: colours and
+          large shapes of the 100 test pictures are there (eval/recon_mse 0.0239), the samples are
+          textures still (KL 1,723 nats).
 Paper     Kingma & Welling 2014, https://arxiv.org/abs/1312.6114
 """
 
