@@ -12,25 +12,17 @@ Number    eval/neg_elbo_nats 291.7 (recon 286.0, KL 5.7), seed 0, 1,000 steps; t
 Paper     Kingma & Welling 2014, https://arxiv.org/abs/1312.6114
 """
 
-from experiments.config import apply_arg, base_config
+from experiments.config import apply_arg
+from experiments.vae import vae_config
 
 
 def get_config(arg=""):
-    config = base_config()
-    config.experiment = "vae"
+    config = vae_config()
     config.batch_size = 128
     config.num_train_steps = 1000
     config.optim.lr = 2e-3
     config.data.name = "digits"
     config.data.pixels = "binarized_dynamic"
-    config.model = {
-        "name": "conv",
-        "latent_dim": 2,
-        "encoder_features": (32, 64),
-        "encoder_hidden": 16,
-        "decoder_features": (64, 32),
-    }
-    config.objective = {"likelihood": "bernoulli", "beta": 1.0}
     config.eval.num_samples = 1_000
     smoke = {
         "model.encoder_features": (4, 8),

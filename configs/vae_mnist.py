@@ -13,12 +13,12 @@ Number    eval/neg_elbo_nats 154.3 (recon 148.1, KL 6.3), seed 0; the 10,000 tes
 Paper     Kingma & Welling 2014, https://arxiv.org/abs/1312.6114
 """
 
-from experiments.config import apply_arg, base_config
+from experiments.config import apply_arg
+from experiments.vae import vae_config
 
 
 def get_config(arg=""):
-    config = base_config()
-    config.experiment = "vae"
+    config = vae_config()
     config.batch_size = 128
     config.num_train_steps = 14_062  # 30 epochs
     config.log_every_steps = 100
@@ -27,14 +27,6 @@ def get_config(arg=""):
     config.optim.lr = 1e-3
     config.data.name = "mnist"
     config.data.pixels = "binarized_dynamic"
-    config.model = {
-        "name": "conv",
-        "latent_dim": 2,
-        "encoder_features": (32, 64),
-        "encoder_hidden": 16,
-        "decoder_features": (64, 32),
-    }
-    config.objective = {"likelihood": "bernoulli", "beta": 1.0}
     config.eval.num_samples = 10_000
     smoke = {
         "model.encoder_features": (4, 8),

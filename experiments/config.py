@@ -67,6 +67,7 @@ def base_config():
                 "momentum": 0.9,
                 "weight_decay": 0.0,
                 "clip_norm": 0.0,  # 0: no clipping
+                "skip_norm": 0.0,  # a step whose gradients' norm is above it is left out; 0: none
                 "accumulate_steps": 1,  # parts a batch is worked through in
             },
             "ema": {
@@ -208,6 +209,7 @@ def validate(config, num_devices):
         "optim.lr",
         "optim.weight_decay",
         "optim.clip_norm",
+        "optim.skip_norm",
         "ema.half_life_images",
         "data.crop_padding",
         "data.num_workers",

@@ -1,6 +1,7 @@
 """What a trained model is worth and what it draws: numbers, samples, figures, for every family."""
 
 import collections
+import re
 from pathlib import Path
 
 import jax
@@ -251,7 +252,7 @@ def protocol_of(run):
     return told
 
 
-def _restored(config, workdir, step):
+def restored(config, workdir, step):
     """A run and the state of one of its checkpoints; step is a number, "latest" or "best"."""
     workdir = Path(workdir)
     if config.num_seeds > 1:
@@ -275,7 +276,7 @@ def _restored(config, workdir, step):
 
 def evaluate(config, workdir, source, step="latest"):
     """Computes every number of a checkpoint again, writes eval_<step>.json, draws the figures."""
-    run, state, step = _restored(config, workdir, step)
+    run, state, step = restored(config, workdir, step)
     provenance = provenance_of(run, source)
     tree = (state.eval_params, state.model_state)
     metrics, pictures = make_whole_evaluator(run)(tree, last=True)
@@ -291,7 +292,7 @@ def evaluate(config, workdir, source, step="latest"):
 
 def sample(config, workdir, source, step="latest"):
     """Draws config.sample.num images of a checkpoint: a PNG each, and a grid of the first ones."""
-    run, state, step = _restored(config, workdir, step)
+    run, state, step = restored(config, workdir, step)
     if run.experiment.sample is None:
         raise UserError(f"config.experiment='{config.experiment}' has nothing to sample")
     seed = config.sample.seed
@@ -354,6 +355,15 @@ def say_report(workdir, report):
 
 
 def _listed(report):
-    numbers = {name: value for name, value in report.items() if name.startswith("eval/")}
+    numbers = {
+        name: value
+        for name, value in report.items()
+        if name.startswith("eval/") and not _one_of_many(name)
+    }
     width = max(map(len, numbers), default=0)
     return "\n".join(f"  {name:{width}}  {value:.5g}" for name, value in numbers.items())
+
+
+def _one_of_many(key):
+    """Whether a metric is that of one latent, level or class, numbered with two digits."""
+    return re.search(r"_(latent|level)_\d\d$", key) is not None

@@ -34,7 +34,17 @@ from genjax.train.parallel import (
 from genjax.train.state import Ema, init_state, make_train_step
 
 # What in this folder is not a family.
-SHARED = ("__init__", "config", "evaluation", "judge", "run", "training", "workdir")
+SHARED = (
+    "__init__",
+    "codes",
+    "config",
+    "evaluation",
+    "judge",
+    "latents",
+    "run",
+    "training",
+    "workdir",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +114,12 @@ class Run:
         train_source, eval_source = main_first(lambda: find_sources(config))
         shape = tuple(config.data.image_shape)
         family = _family(config.experiment)
-        experiment = family.build(config, shape, train_source.class_names, parallel.axis_name)
+        names = train_source.class_names
+        experiment = family.build(config, shape, names, parallel.axis_name)
+        # The same without communication, for what is traced outside of pmap.
+        local = experiment
+        if parallel.axis_name:
+            local = family.build(config, shape, names, None)
         transform = Transform(
             config.data.pixels,
             config.data.flip,
@@ -125,11 +140,12 @@ class Run:
             init_opt = lambda params: experiment.init_opt(tx, params)
 
         def make_step(axis_name):
-            if experiment.make_train_step:
-                step = experiment.make_train_step(tx, ema, axis_name)
+            chosen = experiment if axis_name else local
+            if chosen.make_train_step:
+                step = chosen.make_train_step(tx, ema, axis_name)
             else:
                 step = make_train_step(
-                    experiment.loss_fn,
+                    chosen.loss_fn,
                     tx,
                     ema,
                     accumulate_steps=accumulate_steps,

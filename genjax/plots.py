@@ -1,6 +1,7 @@
 """Pictures: grids, curves, and PNG files that say they are synthetic and how to make them again."""
 
 import io
+import re
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,8 @@ def save_png(path, image, provenance):
 def curves(lines, prefixes=("train/", "eval/")):
     """Every metric over steps, one panel a term, training and evaluation together.
 
+    Terms that differ only in two digits at the end, as of many latents or levels, share a panel.
+
     Args:
       lines: list of {"step": int, "<prefix><term>": float}, as in metrics.jsonl.
 
@@ -85,7 +88,7 @@ def curves(lines, prefixes=("train/", "eval/")):
         for key in line:
             for prefix in prefixes:
                 if key.startswith(prefix):
-                    names.setdefault(key.removeprefix(prefix), {}).setdefault(key, [])
+                    names.setdefault(_term(key.removeprefix(prefix)), {}).setdefault(key, [])
     for line in lines:
         for term in names.values():
             for key, points in term.items():
@@ -102,12 +105,18 @@ def curves(lines, prefixes=("train/", "eval/")):
     for axis, (term, series) in zip(axes.flat, sorted(names.items())):
         for key, points in series.items():
             marker = "o-" if key.startswith("eval/") else "-"
-            axis.plot(*zip(*points), marker, label=key.split("/")[0], linewidth=1, markersize=3)
+            label = key.split("/")[0] if len(series) <= len(prefixes) else key[-2:]
+            axis.plot(*zip(*points), marker, label=label, linewidth=1, markersize=3)
         axis.set_title(term)
         axis.set_xlabel("step")
-        axis.legend()
+        axis.legend(fontsize=None if len(series) < 8 else 5, ncols=-(-len(series) // 8))
         axis.grid(alpha=0.3)
     return _picture(figure)
+
+
+def _term(name):
+    """The panel of a metric."""
+    return re.sub(r"_\d\d$", "", name)
 
 
 def confusion(matrix, class_names):
@@ -134,6 +143,33 @@ def confusion(matrix, class_names):
         for i, j in np.argwhere(matrix > 0):
             color = "white" if shares[i, j] > 0.5 else "black"
             axis.text(j, i, matrix[i, j], ha="center", va="center", color=color, fontsize=7)
+    return _picture(figure)
+
+
+def scatter(points, labels, class_names, axis_names=("", "")):
+    """Points [N, 2] coloured by label [N] int -> uint8 picture [H, W, 3]."""
+    plt = _pyplot()
+    figure, axis = plt.subplots(figsize=(6.4, 5.4))
+    count = len(class_names)
+    colors = plt.get_cmap("tab10" if count <= 10 else "turbo", max(count, 1))
+    drawn = axis.scatter(*points.T, c=labels, cmap=colors, vmin=-0.5, vmax=count - 0.5, s=4)
+    if 1 < count <= 30:
+        bar = figure.colorbar(drawn, ticks=range(count))
+        bar.ax.set_yticklabels(class_names)
+    axis.set_xlabel(axis_names[0])
+    axis.set_ylabel(axis_names[1])
+    axis.grid(alpha=0.3)
+    return _picture(figure)
+
+
+def bars(heights, name, quantity):
+    """Heights [N] side by side, their number below -> uint8 picture [H, W, 3]."""
+    plt = _pyplot()
+    figure, axis = plt.subplots(figsize=(6.4, 3.2))
+    axis.bar(range(len(heights)), heights)
+    axis.set_xlabel(name)
+    axis.set_ylabel(quantity)
+    axis.grid(alpha=0.3, axis="y")
     return _picture(figure)
 
 

@@ -148,6 +148,18 @@ def make_schedule(learning_rate, schedule="constant", warmup_steps=0, num_train_
     return optax.join_schedules([warmup, main], [warmup_steps])
 
 
+def skip_large(tx, max_norm):
+    """`tx`, but gradients whose global norm is above `max_norm` change nothing (Child 2021)."""
+
+    def update(grads, state, params=None):
+        small = optax.tree.norm(grads) <= max_norm
+        updates, new_state = tx.update(grads, state, params)
+        updates = jax.tree.map(lambda u: jnp.where(small, u, 0), updates)
+        return updates, jax.tree.map(lambda a, b: jnp.where(small, a, b), new_state, state)
+
+    return optax.GradientTransformation(tx.init, update)
+
+
 def make_optimizer(
     name,
     schedule,
@@ -158,6 +170,7 @@ def make_optimizer(
     momentum=0.9,
     weight_decay=0.0,
     clip_norm=0.0,
+    skip_norm=0.0,
 ):
     """An optax transformation.
 
@@ -168,8 +181,11 @@ def make_optimizer(
       momentum: of SGD (Nesterov) and Muon.
       weight_decay: decoupled for adamw and muon, L2 for sgd; on kernels only.
       clip_norm: gradients are scaled down to this global norm, 0 for never.
+      skip_norm: those above this global norm are left out, see `skip_large`; 0 for never.
     """
     tx = OPTIMIZERS[name](
         schedule, b1=b1, b2=b2, eps=eps, momentum=momentum, weight_decay=weight_decay
     )
-    return optax.chain(optax.clip_by_global_norm(clip_norm), tx) if clip_norm > 0 else tx
+    if clip_norm > 0:
+        tx = optax.chain(optax.clip_by_global_norm(clip_norm), tx)
+    return skip_large(tx, skip_norm) if skip_norm > 0 else tx

@@ -8,6 +8,8 @@ from genjax.objectives.divergences import kl_standard_normal
 from genjax.objectives.likelihoods import (
     LIKELIHOODS,
     bernoulli_log_prob,
+    continuous_bernoulli_log_prob,
+    continuous_bernoulli_mean,
     gaussian_log_prob,
 )
 
@@ -43,11 +45,22 @@ def test_gaussian_is_scipys():
     np.testing.assert_allclose(gaussian_log_prob(x, mean, 0.3), expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("logit", [-30.0, -3.0, -0.399, -0.05, 0.0, 1e-3, 0.401, 0.5, 8.0, 200.0])
+def test_continuous_bernoulli_is_a_density_and_has_its_mean(logit):
+    nodes, weights = np.polynomial.legendre.leggauss(400)
+    x, weights = 0.5 * (nodes + 1), 0.5 * weights
+    images = jnp.asarray(x, jnp.float32).reshape(-1, 1, 1, 1)
+    density = np.exp(continuous_bernoulli_log_prob(images, jnp.full(images.shape, logit)))
+    np.testing.assert_allclose(density @ weights, 1.0, rtol=2e-5)
+    mean = continuous_bernoulli_mean(jnp.float32(logit))
+    np.testing.assert_allclose(density @ (weights * x), mean, rtol=1e-4)
+
+
 @pytest.mark.parametrize("name", list(LIKELIHOODS))
 def test_every_likelihood_fits_the_contract(name):
     likelihood = LIKELIHOODS[name]
     x = jnp.asarray(RNG.randint(0, 2, (5, 4, 4, 3)), jnp.float32)
-    outputs = jnp.asarray(RNG.randn(5, 4, 4, 3 * likelihood.outputs_per_channel), jnp.float32)
+    outputs = jnp.asarray(RNG.randn(5, 4, 4, likelihood.num_outputs(3)), jnp.float32)
     log_prob, mean = likelihood.log_prob(x, outputs), likelihood.mean(outputs)
     assert log_prob.shape == (5,) and mean.shape == x.shape
     assert mean.min() >= 0 and mean.max() <= 1

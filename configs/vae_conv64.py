@@ -1,0 +1,41 @@
+"""The tutorial's VAE for 64x64 colour pictures, on a folder of them, as it was meant.
+
+A latent of 128 with mean and log-variance in place of a deterministic code larger than the picture,
+a decoder that ends at 64x64, and a normal likelihood of scale 0.1 on pixels in [0, 1].
+
+Command   python launch.py --config=configs/vae_conv64.py --config.data.name=folder:/your/pictures
+Hardware  2 CPU cores (AMD EPYC), JAX 0.10.2, Python 3.11
+Time      still to be measured; 76 images/s beside other work
+Number    still to be measured in full. After 400 steps on 1,000 photographs of flowers: colours and
+          large shapes of the 100 test pictures are there (eval/recon_mse 0.0239), the samples are
+          textures still (KL 1,723 nats).
+Paper     Kingma & Welling 2014, https://arxiv.org/abs/1312.6114
+"""
+
+from experiments.config import apply_arg
+from experiments.vae import vae_config
+
+
+def get_config(arg=""):
+    config = vae_config()
+    config.batch_size = 64
+    config.num_train_steps = 10_000
+    config.log_every_steps = 50
+    config.eval_every_steps = config.sample_every_steps = config.checkpoint_every_steps = 1000
+    config.optim.lr = 1e-3
+    config.optim.clip_norm = 1000.0  # the loss is a sum over 12,288 numbers
+    config.data.name = "folder:pictures"
+    config.data.image_shape = (64, 64, 3)
+    config.data.pixels = "unit"
+    config.data.flip = "random"
+    config.model.name = "conv64"
+    config.model.latent_dim = 128
+    config.model.encoder_features = (64, 128)
+    config.model.decoder_features = (256, 128, 64, 32)
+    config.objective.likelihood = "gaussian"
+    smoke = {
+        "model.latent_dim": 4,
+        "model.encoder_features": (4, 8),
+        "model.decoder_features": (8, 4, 4, 4),
+    }
+    return apply_arg(config, arg, smoke)

@@ -1,0 +1,61 @@
+"""Encoder and decoder of the VAE of dense layers (Kingma & Welling 2014; Burda et al. 2016)."""
+
+import math
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from genjax.models.vae import with_label
+
+ACTIVATIONS = {"relu": nn.relu, "tanh": nn.tanh}
+
+
+class MlpEncoder(nn.Module):
+    """q(z | x): dense layers, mean and log-variance.
+
+    Attributes:
+      latent_dim: D.
+      features: units of the hidden layers.
+      activation: a name in `ACTIVATIONS`.
+      dtype: of the computation; parameters are float32.
+    """
+
+    latent_dim: int
+    features: tuple[int, ...] = (500,)
+    activation: str = "relu"
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x, y=None, train=False):
+        """x [B, H, W, C], labels y [B, K] or None -> mean, log_variance, each float32 [B, D]."""
+        h = with_label(x.reshape(x.shape[0], -1), y).astype(self.dtype)
+        for width in self.features:
+            h = ACTIVATIONS[self.activation](nn.Dense(width, dtype=self.dtype)(h))
+        mean = nn.Dense(self.latent_dim, dtype=self.dtype, name="mean")(h)
+        log_variance = nn.Dense(self.latent_dim, dtype=self.dtype, name="log_variance")(h)
+        return mean.astype(jnp.float32), log_variance.astype(jnp.float32)
+
+
+class MlpDecoder(nn.Module):
+    """p(x | z): dense layers.
+
+    Attributes:
+      image_shape: (H, W, C of the output).
+      features: units of the hidden layers.
+      activation: a name in `ACTIVATIONS`.
+      dtype: of the computation; parameters are float32.
+    """
+
+    image_shape: tuple[int, int, int]
+    features: tuple[int, ...] = (500,)
+    activation: str = "relu"
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, z, y=None, train=False):
+        """z [B, D], y [B, K] or None -> outputs float32 [B, H, W, C], unbounded."""
+        h = with_label(z, y).astype(self.dtype)
+        for width in self.features:
+            h = ACTIVATIONS[self.activation](nn.Dense(width, dtype=self.dtype)(h))
+        h = nn.Dense(math.prod(self.image_shape), dtype=self.dtype)(h)
+        return h.reshape(-1, *self.image_shape).astype(jnp.float32)

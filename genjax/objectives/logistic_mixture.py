@@ -1,0 +1,143 @@
+"""Mixtures of discretised logistics (Salimans et al. 2017, https://arxiv.org/abs/1701.05517).
+
+A pixel's C channels are drawn from one of K components, with weights softmax(logits). Within a
+component channel c is logistic, rounded to one of the levels of [-1, 1], and its location leans on
+the channels before it (section 2.2, here for any C):
+
+  location_c = mu_c + sum_{b < c} tanh(coefficient_cb) x_b.
+
+The mass of a level is the logistic's between the two edges of its bin; the outermost bins reach to
+infinity, so that the masses of all levels sum to 1.
+
+A network gives, for each pixel, K (1 + 2 C + C (C - 1) / 2) numbers, in this order: logits [K],
+means [C, K], log-scales [C, K], coefficients [C (C - 1) / 2, K], for c, b = (1, 0), (2, 0), (2, 1).
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+# The lower one is the paper's; above the upper one, all levels but the two outermost are alike.
+MIN_LOG_SCALE, MAX_LOG_SCALE = -7.0, 7.0
+
+
+@dataclasses.dataclass(frozen=True)
+class LogisticMixture:
+    """The parameters of the pixels' distributions.
+
+    Attributes:
+      logits: [..., K].
+      means, log_scales: [..., C, K].
+      coefficients: [..., C (C - 1) / 2, K], in (-1, 1).
+    """
+
+    logits: jax.Array
+    means: jax.Array
+    log_scales: jax.Array
+    coefficients: jax.Array
+
+
+def num_outputs(channels, components):
+    """How many numbers a network gives for each pixel."""
+    return components * (1 + 2 * channels + channels * (channels - 1) // 2)
+
+
+def unpack(outputs, channels, components):
+    """Network outputs [..., num_outputs] -> `LogisticMixture`."""
+    rows = outputs.reshape(*outputs.shape[:-1], -1, components)
+    return LogisticMixture(
+        logits=rows[..., 0, :],
+        means=rows[..., 1 : 1 + channels, :],
+        log_scales=jnp.clip(
+            rows[..., 1 + channels : 1 + 2 * channels, :], MIN_LOG_SCALE, MAX_LOG_SCALE
+        ),
+        coefficients=jnp.tanh(rows[..., 1 + 2 * channels :, :]),
+    )
+
+
+def _location(mixture, channel, before):
+    """mu_c and what the channels before it, each broadcast to [..., K], add to it."""
+    first = channel * (channel - 1) // 2
+    location = mixture.means[..., channel, :]
+    for b in range(channel):
+        location = location + mixture.coefficients[..., first + b, :] * before[b]
+    return location
+
+
+def log_prob(x, outputs, components, levels=256):
+    """log P(x) of each pixel, all its channels together, in nats.
+
+    Args:
+      x: [..., C] on the levels -1, -1 + 2 / (levels - 1), ..., 1.
+      outputs: [..., num_outputs(C, components)], float32.
+      components: K.
+      levels: how many values a channel can take.
+
+    Returns:
+      [...].
+    """
+    channels = x.shape[-1]
+    mixture = unpack(outputs, channels, components)
+    x = x[..., None]  # against K components
+    half = 1.0 / (levels - 1)
+    total = jax.nn.log_softmax(mixture.logits)
+    for c in range(channels):
+        location = _location(mixture, c, [x[..., b, :] for b in range(c)])
+        inverse_scale = jnp.exp(-mixture.log_scales[..., c, :])
+        centred = x[..., c, :] - location
+        upper, lower = (centred + half) * inverse_scale, (centred - half) * inverse_scale
+        # sigmoid(u) - sigmoid(l) = sigmoid(u) sigmoid(-l) (1 - e^(l - u)), exact in the tails too.
+        log_below, log_above = jax.nn.log_sigmoid(upper), jax.nn.log_sigmoid(-lower)
+        inside = log_below + log_above + jnp.log(-jnp.expm1(-2 * half * inverse_scale))
+        first, last = x[..., c, :] < -1 + half, x[..., c, :] > 1 - half
+        total += jnp.where(first, log_below, jnp.where(last, log_above, inside))
+    return jax.nn.logsumexp(total, axis=-1)
+
+
+def mean(outputs, channels, components):
+    """The mean of each pixel before rounding and clipping, [..., C], mostly in [-1, 1]."""
+    mixture = unpack(outputs, channels, components)
+    weights = jax.nn.softmax(mixture.logits)
+    found = []
+    for c in range(channels):  # of each component: locations are linear in the channels before
+        found.append(_location(mixture, c, found))
+    return jnp.stack([jnp.sum(weights * m, axis=-1) for m in found], axis=-1)
+
+
+def sample(keys, outputs, channels, components, levels=256, temperature=1.0):
+    """Draws images, row i from keys[i].
+
+    Args:
+      keys: [B].
+      outputs: [B, ..., num_outputs].
+      temperature: of the components' choice and of their scales; 0 gives the location of the
+        likeliest component.
+
+    Returns:
+      [B, ..., C] on the levels of [-1, 1].
+    """
+
+    def one(key, outputs):
+        mixture = unpack(outputs, channels, components)
+        chosen, noise = jax.random.split(key)
+        gumbel = jax.random.gumbel(chosen, mixture.logits.shape)
+        component = jnp.argmax(mixture.logits + temperature * gumbel, axis=-1)[..., None]
+        logistic = jax.random.logistic(noise, (*component.shape[:-1], channels))
+        x = []
+        for c in range(channels):
+            location = _location(mixture, c, [v[..., None] for v in x])
+            location, log_scale = (
+                jnp.take_along_axis(v, component, axis=-1)[..., 0]
+                for v in (location, mixture.log_scales[..., c, :])
+            )
+            drawn = location + temperature * jnp.exp(log_scale) * logistic[..., c]
+            x.append(_nearest_level(drawn, levels))
+        return jnp.stack(x, axis=-1)
+
+    return jax.vmap(one)(keys, outputs)
+
+
+def _nearest_level(x, levels):
+    steps = jnp.round((jnp.clip(x, -1.0, 1.0) + 1.0) * (levels - 1) / 2)
+    return steps * 2.0 / (levels - 1) - 1.0
