@@ -102,9 +102,9 @@ def sample(
 
     def depth_at(position):
         """How often `position` halves, at most levels - 1."""
-        return sum(
-            (position % 2**k == 0).astype(jnp.int32) for k in range(1, levels)
-        ) + jnp.int32(0)
+        return sum((position % 2**k == 0).astype(jnp.int32) for k in range(1, levels)) + jnp.int32(
+            0
+        )
 
     def one_row(row, carry):
         row_depth = depth_at(row)

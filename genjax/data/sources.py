@@ -41,6 +41,7 @@ class Source:
     fingerprint: str
     class_names: tuple[str, ...]
     size: int
+    dtype = np.uint8  # of the images
 
     def read(self, index, image_shape):
         """Decodes the examples `index` (int [B]).
@@ -56,7 +57,9 @@ class Source:
 
 
 def find_source(name, split, data_dir=""):
-    """Looks `name` up: `folder:/path`, a TFDS name `dataset[/config][:version]`, `stacked_mnist`.
+    """Looks `name` up: `folder:/path`, `codes:/path.npz`, `stacked_mnist`, or a TFDS name.
+
+    A TFDS name is `dataset[/config][:version]`.
 
     Args:
       name: what `config.data.name` holds.
@@ -68,6 +71,10 @@ def find_source(name, split, data_dir=""):
     """
     if name.startswith("folder:"):
         return _folder_source(Path(name.removeprefix("folder:")).expanduser(), split)
+    if name.startswith("codes:"):
+        from genjax.data.codes import codes_source  # which is made of sources
+
+        return codes_source(name, split)
     if name == "stacked_mnist":
         from genjax.data.stacked import stacked_mnist  # which is made of sources
 

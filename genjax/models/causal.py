@@ -83,26 +83,40 @@ def keep(module, name, value, place):
     return lax.dynamic_slice_in_dim(row, place.col, 1, axis=2)
 
 
+def load(module, name, shape, dtype):
+    """The array `name` of the cache, zeros at first."""
+    if module.has_variable("cache", name):
+        return module.get_variable("cache", name)
+    return jnp.zeros(shape, dtype)
+
+
 def store(module, name, value):
-    """Sets the variable `name` of the cache."""
-    module.variable("cache", name, jnp.zeros, value.shape, value.dtype).value = value
+    """Sets the array `name` of the cache."""
+    module.put_variable("cache", name, value)
 
 
-def write(module, name, value, place, shape, corner=(0, 0)):
-    """Writes a row or pixel into the map `name` of the cache and returns the map.
+def write(module, name, value, place, rows, left=0, right=0):
+    """Writes a row or pixel into the newest `rows` rows of a map, kept in the cache.
+
+    Row i is in slot i mod `rows`, between `left` and `right` columns of zeros; rows above the
+    image are zeros.
 
     Args:
-      value: [B, 1, W or 1, C], or None to leave the map as it is.
-      shape: (height, width) of the map.
-      corner: where the map holds position (0, 0).
+      value: [B, 1, W or 1, C].
+
+    Returns:
+      (i, col, width) -> [B, 1, width, C]: columns of row i, counted from the first zero.
     """
-    if value is None:
-        return module.get_variable("cache", name)
-    full = (value.shape[0], *shape, value.shape[-1])
-    kept = module.variable("cache", name, jnp.zeros, full, value.dtype)
-    start = (0, corner[0] + place.row, corner[1] + place.col, 0)
-    kept.value = lax.dynamic_update_slice(kept.value, value, start)
-    return kept.value
+    shape = (value.shape[0], rows, left + place.size[1] + right, value.shape[-1])
+    start = (0, place.row % rows, left + place.col, 0)
+    full = lax.dynamic_update_slice(load(module, name, shape, value.dtype), value, start)
+    store(module, name, full)
+
+    def read(i, col, width):
+        size = (shape[0], 1, width, shape[3])
+        return lax.dynamic_slice(full, (0, i % rows, col, 0), size)
+
+    return read
 
 
 def channel_mask(kind, groups, channels, features):
@@ -152,16 +166,16 @@ class CausalConv(nn.Module):
 
     @nn.compact
     def __call__(self, x, place=None):
-        """The whole image [B, H, W, C], or at a `place` its row or pixel; None if none is due."""
+        """The whole image [B, H, W, C], or at a `place` its row or pixel.
+
+        With strides, None at a place that is between the output's own.
+        """
         kh, kw = self.kernel_size
-        channels = None if x is None else x.shape[-1]
-        if channels is None:  # a place of no new input
-            channels = self.get_variable("params", "kernel").shape[2]
-        shape = (kh, kw, channels, self.features)
+        shape = (kh, kw, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
         if self.weight_norm:
             kernel = kernel / jnp.sqrt(jnp.sum(kernel**2, (0, 1, 2)) + 1e-12)
-        seen = self._seen(channels)
+        seen = self._seen(x.shape[-1])
         kernel = kernel * jnp.asarray(seen, kernel.dtype)
 
         if place is None:
@@ -193,13 +207,14 @@ class CausalConv(nn.Module):
 
     def _data_dependent(self, run, kernel):
         """(g, b); when they are made, from the images at hand."""
-        mean = variance = None
+        scale = bias = jnp.zeros(self.features)
         if self.is_initializing():
             y = run(kernel).astype(jnp.float32)
-            mean, variance = jnp.mean(y, (0, 1, 2)), jnp.var(y, (0, 1, 2))
-            variance = jnp.maximum(variance, 1e-4)  # of a channel that says nothing yet
-        scale = self.param("scale", lambda _: self.init_scale / jnp.sqrt(variance))
-        return scale, self.param("bias", lambda _: -mean * scale)
+            # The floor is for a channel that says nothing, such as of a constant image.
+            spread = jnp.sqrt(jnp.maximum(jnp.var(y, (0, 1, 2)), 1e-4))
+            scale = self.init_scale / spread
+            bias = -jnp.mean(y, (0, 1, 2)) * scale
+        return self.param("scale", lambda _: scale), self.param("bias", lambda _: bias)
 
     def _whole(self, x, kernel):
         """The image, and its [B, H / s, W / s, features]."""
@@ -221,33 +236,24 @@ class CausalConv(nn.Module):
         if self.kernel_size == (1, 1) and not self.on_image:
             return x
         kh, kw = self.kernel_size
-        tall, wide = (kh - 1) * self.dilation + 1, (kw - 1) * self.dilation + 1
-        height, width = place.size
-        if self.on_image:
-            field, corner = x, (place.pad - self.top, place.pad - self.left)
-        else:
-            right = max(0, wide - 1 - self.left)
-            shape, own = (self.top + height, self.left + width + right), (self.top, self.left)
-            field, corner = write(self, "input", x, place, shape, own), (0, 0)
-        step = self.strides
-        row, col = step * (place.row // step), step * (place.col // step)
+        d, step, width = self.dilation, self.strides, place.size[1]
         count = 1 if place.stage == "pixel" else width // step
-        size = (field.shape[0], tall, (count - 1) * step + wide, field.shape[3])
-        window = lax.dynamic_slice(field, (0, row + corner[0], col + corner[1], 0), size)
-        d = self.dilation
-        parts = [
-            window[:, a * d, b * d : b * d + (count - 1) * step + 1 : step] for a, b in taps
-        ]
-        return jnp.concatenate(parts, -1)[:, None]
+        wide = (count - 1) * step + (kw - 1) * d + 1
+        if self.on_image:
+            corner = (0, place.row + place.pad - self.top, place.col + place.pad - self.left, 0)
+            size = (x.shape[0], (kh - 1) * d + 1, wide, x.shape[3])
+            rows = lax.split(lax.dynamic_slice(x, corner, size), [1] * size[1], axis=1)[::d]
+        else:
+            right = max(0, (kw - 1) * d - self.left)
+            read = write(self, "input", x, place, self.top + 1, self.left, right)
+            rows = [read(place.row + a * d - self.top, place.col, wide) for a in range(kh)]
+        last = (count - 1) * step + 1
+        parts = [rows[a][:, :, b * d : b * d + last : step] for a, b in taps]
+        return jnp.concatenate(parts, -1)
 
     def _matmul(self, inputs, kernel, taps):
         weights = jnp.concatenate([kernel[a, b] for a, b in taps])
         return jnp.dot(inputs.astype(self.dtype), weights.astype(self.dtype))
-
-
-def pointwise(features, **fields):
-    """A 1x1 `CausalConv`."""
-    return CausalConv(features, **fields)
 
 
 def concat_elu(x):
@@ -268,3 +274,35 @@ class Conditioning(nn.Module):
             return jnp.zeros((), self.dtype)
         table = nn.Embed(self.num_classes, self.features, dtype=self.dtype)
         return table(label)[:, None, None]
+
+
+class GatedResnet(nn.Module):
+    """The gated residual block of PixelCNN++ (Salimans et al. 2017), also PixelSNAIL's.
+
+      x + a sigmoid(b),   (a, b) = conv(dropout(f(conv(f(x)) + W f(aside)))) + V label,
+
+    where f is `concat_elu`.
+
+    Attributes:
+      kernel: the fields of both convolutions.
+    """
+
+    kernel: dict
+    num_classes: int = 0
+    dropout: float = 0.0
+    weight_norm: bool = True
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x, aside, label, train, place):
+        """x [B, H, W, F] and, or None, aside [B, H, W, any] -> [B, H, W, F]."""
+        width = x.shape[-1]
+        common = {"dtype": self.dtype, "weight_norm": self.weight_norm}
+        h = CausalConv(width, **self.kernel, **common)(concat_elu(x), place)
+        if aside is not None:
+            h += CausalConv(width, **common)(concat_elu(aside), place)
+        h = nn.Dropout(self.dropout, deterministic=not train)(concat_elu(h))
+        h = CausalConv(2 * width, init_scale=0.1, **self.kernel, **common)(h, place)
+        h += Conditioning(2 * width, self.num_classes, self.dtype)(label)
+        a, b = jnp.split(h, 2, -1)
+        return x + a * nn.sigmoid(b)
