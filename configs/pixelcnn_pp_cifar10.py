@@ -43,6 +43,7 @@ def get_config(arg=""):
     # The class of every image, -1 for any; divides the logits.
     config.sample.label, config.sample.temperature = -1, 1.0
     smoke = {
+        "optim.warmup_steps": 0,
         "model.features": 4,
         "model.blocks": 1,
         "model.resolutions": 2,
