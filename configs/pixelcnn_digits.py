@@ -2,8 +2,11 @@
 
 Command   python launch.py --config=configs/pixelcnn_digits.py
 Hardware  2 CPU cores (AMD EPYC), JAX 0.10.2, Python 3.11
-Time      still to be measured
-Number    still to be measured
+Time      about 8 min on a busy machine (150 images/s)
+Number    eval/nll_nats 257.7 (0.474 bits/dim), seed 0, 1,000 steps, 8,241 parameters; the 382 test
+          images, statically binarised. The 8x8 digits are enlarged to 28x28, so many pixels are
+          grey and their binarisation is noise: not comparable with MNIST. One run, which was
+          stopped by a signal at step 823 and resumed.
 Paper     van den Oord et al. 2016, https://arxiv.org/abs/1601.06759
 """
 

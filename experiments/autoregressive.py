@@ -64,6 +64,8 @@ def build(config, image_shape, class_names, axis_name):
         if first is None:
             values = jnp.zeros((1, *image_shape), jnp.int32)
         else:  # uint8, or binarised at one half
+            # Constants to the compiler, which would work the whole network out on them, slowly.
+            first = jax.lax.optimization_barrier(first)
             values = first.astype(jnp.int32) * (head.levels - 1) // 255
         label = jnp.zeros(len(values), jnp.int32) if num_classes else None
         return network.init(key, head.encode(values), label)["params"], {}
