@@ -314,8 +314,8 @@ def _metric_names(config, experiment, evaluated, judge):
 def prepare(config):
     """Makes the dataset of a config ready to be read."""
     name = config.data.name
-    if name.startswith("folder:"):
-        raise UserError(f"config.data.name='{name}' is a folder: there is nothing to prepare")
+    if name.startswith(("folder:", "codes:")):
+        raise UserError(f"config.data.name='{name}' is the data: there is nothing to prepare")
     from genjax.data import builders  # imports TFDS, which nothing else needs once data is cached
 
     made_of = "mnist" if name == "stacked_mnist" else name

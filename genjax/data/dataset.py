@@ -34,7 +34,7 @@ class Dataset:
 
     Attributes:
       name, split: what it is called.
-      images: uint8 [N, H, W, C].
+      images: uint8 [N, H, W, C]; codes are uint16.
       labels: int32 [N]; zeros where the data has no classes.
       class_names: tuple of str, empty where there are no classes.
       fingerprint: sha256 of images and labels.
@@ -276,7 +276,7 @@ def _decode(source, image_shape, bad_images, folder, to):
     labels, skipped = [], []
     # Written, not memory-mapped: on a full disk a map kills the process instead of raising.
     with open(f"{to}/images.npy", "wb") as f:
-        length = _write_header(f, source.size, image_shape)
+        length = _write_header(f, source, source.size, image_shape)
         for index in _chunks(source.size):
             images, chunk_labels, bad = _read(source, index, image_shape, bad_images)
             f.write(images)
@@ -284,7 +284,7 @@ def _decode(source, image_shape, bad_images, folder, to):
             skipped += bad
         f.seek(0)
         count = source.size - len(skipped)
-        assert _write_header(f, count, image_shape) == length
+        assert _write_header(f, source, count, image_shape) == length
     np.save(f"{to}/labels.npy", np.concatenate(labels))
     return _meta(source, skipped)
 
@@ -299,9 +299,13 @@ def _meta(source, bad):
     return {"places": [b.place for b in bad], "skipped": [[b.path, b.reason] for b in bad]}
 
 
-def _write_header(file, count, image_shape):
+def _write_header(file, source, count, image_shape):
     """Writes the head of a .npy file; NumPy pads it, so its length does not depend on `count`."""
-    described = {"descr": "|u1", "fortran_order": False, "shape": (count, *image_shape)}
+    described = {
+        "descr": np.dtype(source.dtype).str,
+        "fortran_order": False,
+        "shape": (count, *image_shape),
+    }
     np.lib.format.write_array_header_1_0(file, described)
     return file.tell()
 
@@ -350,7 +354,7 @@ def _read(source, index, image_shape, bad_images):
         if bad_images == "fail":
             raise
         if len(index) == 1:
-            empty = np.empty((0, *image_shape), np.uint8), np.empty(0, np.int32)
+            empty = np.empty((0, *image_shape), source.dtype), np.empty(0, np.int32)
             return *empty, [_Bad(int(index[0]), error.path, error.reason)]
     halves = [
         _read(source, half, image_shape, bad_images)

@@ -41,6 +41,7 @@ class Source:
     fingerprint: str
     class_names: tuple[str, ...]
     size: int
+    dtype = np.uint8  # of the images
 
     def read(self, index, image_shape):
         """Decodes the examples `index` (int [B]).
@@ -57,7 +58,7 @@ class Source:
 
 def find_source(name, split, data_dir=""):
     """Looks `name` up: a TFDS name `dataset[/config][:version]`, `stacked_mnist`, `folder:/path` of
-    pictures, `npz:/path` of an array.
+    pictures, `npz:/path` of an array, `codes:/path.npz` of integers.
 
     Args:
       name: what `config.data.name` holds.
@@ -74,6 +75,10 @@ def find_source(name, split, data_dir=""):
         from genjax.data.npz import npz_source  # which is a source
 
         return npz_source(Path(name.removeprefix("npz:")).expanduser(), split)
+    if name.startswith("codes:"):
+        from genjax.data.codes import codes_source  # which is made of sources
+
+        return codes_source(name, split)
     if name == "stacked_mnist":
         from genjax.data.stacked import stacked_mnist  # which is made of sources
 

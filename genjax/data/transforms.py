@@ -25,6 +25,11 @@ def symmetric(images, keys=None):
     return images.astype(jnp.float32) / 127.5 - 1.0
 
 
+def integers(images, keys=None):
+    """Codes, or pixels, as they are: int32."""
+    return images.astype(jnp.int32)
+
+
 def dequantized(images, keys):
     """uint8 -> float32 in [0, 1), (x + u) / 256 with u uniform in [0, 1) (Theis et al. 2016)."""
     return (images.astype(jnp.float32) + rng.uniform(keys, images.shape[1:])) / 256.0
@@ -76,6 +81,7 @@ FLIPS = ("none", "random", "alternating")
 PIXELS = {
     "unit": unit,
     "symmetric": symmetric,
+    "integers": integers,
     "dequantized": dequantized,
     "binarized_dynamic": binarized,  # a new draw every step
     "binarized_static": binarized,  # one draw for ever
@@ -110,7 +116,10 @@ class Transform:
         return self.batch_size // math.gcd(self.num_examples, self.batch_size)
 
     def __call__(self, batch, rngs, train):
-        """Returns the batch with "image" float32 [B, H, W, C]; `rngs` is a `genjax.rng.Rngs`."""
+        """Returns the batch with "image" [B, H, W, C], float32 but for "integers".
+
+        `rngs` is a `genjax.rng.Rngs`.
+        """
         images = batch["image"]
         if train and self.crop_padding:
             images = random_crop(images, rngs("crop"), self.crop_padding)

@@ -106,11 +106,11 @@ def _channels_of(outputs):
 
 def logistic_mixture_log_prob(x, outputs):
     """log P of 8-bit pixels x = level / 255, see `genjax.objectives.logistic_mixture`."""
-    return sum_per_example(logistic_mixture.log_prob(2 * x - 1, outputs, COMPONENTS))
+    return sum_per_example(logistic_mixture.log_prob(2 * x - 1, outputs))
 
 
 def logistic_mixture_mean(outputs):
-    mean = logistic_mixture.mean(outputs, _channels_of(outputs), COMPONENTS)
+    mean = logistic_mixture.mean(outputs, _channels_of(outputs))
     return jnp.clip(0.5 * (mean + 1.0), 0, 1)
 
 

@@ -18,6 +18,8 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from genjax import rng
+
 # The lower one is the paper's; above the upper one, all levels but the two outermost are alike.
 MIN_LOG_SCALE, MAX_LOG_SCALE = -7.0, 7.0
 
@@ -43,8 +45,9 @@ def num_outputs(channels, components):
     return components * (1 + 2 * channels + channels * (channels - 1) // 2)
 
 
-def unpack(outputs, channels, components):
+def unpack(outputs, channels):
     """Network outputs [..., num_outputs] -> `LogisticMixture`."""
+    components = outputs.shape[-1] // num_outputs(channels, 1)
     rows = outputs.reshape(*outputs.shape[:-1], -1, components)
     return LogisticMixture(
         logits=rows[..., 0, :],
@@ -65,20 +68,19 @@ def _location(mixture, channel, before):
     return location
 
 
-def log_prob(x, outputs, components, levels=256):
+def log_prob(x, outputs, levels=256):
     """log P(x) of each pixel, all its channels together, in nats.
 
     Args:
       x: [..., C] on the levels -1, -1 + 2 / (levels - 1), ..., 1.
-      outputs: [..., num_outputs(C, components)], float32.
-      components: K.
+      outputs: [..., num_outputs(C, K)], float32.
       levels: how many values a channel can take.
 
     Returns:
       [...].
     """
     channels = x.shape[-1]
-    mixture = unpack(outputs, channels, components)
+    mixture = unpack(outputs, channels)
     x = x[..., None]  # against K components
     half = 1.0 / (levels - 1)
     total = jax.nn.log_softmax(mixture.logits)
@@ -95,9 +97,9 @@ def log_prob(x, outputs, components, levels=256):
     return jax.nn.logsumexp(total, axis=-1)
 
 
-def mean(outputs, channels, components):
+def mean(outputs, channels):
     """The mean of each pixel before rounding and clipping, [..., C], mostly in [-1, 1]."""
-    mixture = unpack(outputs, channels, components)
+    mixture = unpack(outputs, channels)
     weights = jax.nn.softmax(mixture.logits)
     found = []
     for c in range(channels):  # of each component: locations are linear in the channels before
@@ -105,37 +107,42 @@ def mean(outputs, channels, components):
     return jnp.stack([jnp.sum(weights * m, axis=-1) for m in found], axis=-1)
 
 
-def sample(keys, outputs, channels, components, levels=256, temperature=1.0):
-    """Draws images, row i from keys[i].
+def sample(keys, outputs, channels=3, levels=256, temperature=1.0):
+    """Draws images [B, ..., C] on the levels of [-1, 1], row i from keys[i].
 
     Args:
       keys: [B].
       outputs: [B, ..., num_outputs].
-      temperature: of the components' choice and of their scales; 0 gives the location of the
-        likeliest component.
-
-    Returns:
-      [B, ..., C] on the levels of [-1, 1].
+      channels: C.
+      temperature: see `from_uniforms`.
     """
+    uniforms = rng.uniform(keys, (*outputs.shape[1:-1], 1 + channels))
+    return from_uniforms(uniforms, outputs, levels, temperature)
 
-    def one(key, outputs):
-        mixture = unpack(outputs, channels, components)
-        chosen, noise = jax.random.split(key)
-        gumbel = jax.random.gumbel(chosen, mixture.logits.shape)
-        component = jnp.argmax(mixture.logits + temperature * gumbel, axis=-1)[..., None]
-        logistic = jax.random.logistic(noise, (*component.shape[:-1], channels))
-        x = []
-        for c in range(channels):
-            location = _location(mixture, c, [v[..., None] for v in x])
-            location, log_scale = (
-                jnp.take_along_axis(v, component, axis=-1)[..., 0]
-                for v in (location, mixture.log_scales[..., c, :])
-            )
-            drawn = location + temperature * jnp.exp(log_scale) * logistic[..., c]
-            x.append(_nearest_level(drawn, levels))
-        return jnp.stack(x, axis=-1)
 
-    return jax.vmap(one)(keys, outputs)
+def from_uniforms(uniforms, outputs, levels=256, temperature=1.0):
+    """The same by inverting the distribution functions, of uniforms [..., 1 + C].
+
+    `temperature` divides the logits and multiplies the scales; 0 gives the location of the
+    likeliest component.
+    """
+    channels = uniforms.shape[-1] - 1
+    mixture = unpack(outputs, channels)
+    weights = jax.nn.softmax(mixture.logits / jnp.maximum(temperature, 1e-6))
+    cumulative = jnp.cumsum(weights, axis=-1)
+    component = jnp.sum(uniforms[..., :1] >= cumulative[..., :-1], axis=-1, keepdims=True)
+    u = jnp.clip(uniforms[..., 1:], 1e-6, 1 - 1e-6)
+    logistic = jnp.log(u) - jnp.log1p(-u)
+    x = []
+    for c in range(channels):
+        location = _location(mixture, c, [v[..., None] for v in x])
+        location, log_scale = (
+            jnp.take_along_axis(v, component, axis=-1)[..., 0]
+            for v in (location, mixture.log_scales[..., c, :])
+        )
+        drawn = location + temperature * jnp.exp(log_scale) * logistic[..., c]
+        x.append(_nearest_level(drawn, levels))
+    return jnp.stack(x, axis=-1)
 
 
 def _nearest_level(x, levels):
