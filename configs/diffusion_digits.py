@@ -15,8 +15,8 @@ def get_config(arg=""):
     config = base_config()
     add_fields(config)
     config.batch_size = 64
-    config.num_train_steps = 2000
-    config.eval_every_steps = config.sample_every_steps = config.checkpoint_every_steps = 500
+    config.num_train_steps = 1200
+    config.eval_every_steps = config.sample_every_steps = config.checkpoint_every_steps = 600
     config.optim.lr = 2e-3
     config.optim.warmup_steps = 100
     config.optim.schedule = "cosine"
@@ -27,7 +27,7 @@ def get_config(arg=""):
     config.model = {
         "name": "unet",
         "conditional": True,
-        "channels": 64,
+        "channels": 32,
         "multipliers": (1, 2),
         "num_blocks": 1,
         "attention": (4,),
