@@ -2,8 +2,8 @@
 
 For Gaussian data the optimal denoiser is linear and the probability-flow ODE has a closed form; a
 stochastic sampler is then a linear map of the noise it draws, whose mean and variance are computed
-exactly. Prints a table with the order of convergence, in NumPy's float64 sense of JAX's x64 mode,
-and with --out draws it.
+exactly, in float64. Prints a table with the order of convergence, and with --out draws it. Errors
+below about 1e-6 are of time_of_log_snr's constants, which are float32.
 
 python -m experiments.bench.sampler_order [--out orders.png]
 """
@@ -89,11 +89,11 @@ def main():
         for name in (*ODE, *STOCHASTIC, "heun_churn"):
             error = ode_error if name in ODE else distribution_error
             errors = [error(name, PROCESSES[process](), n) for n in STEPS]
-            series[process, name] = errors
+            series.setdefault(process, {})[name] = errors
             numbers = "".join(f"{e:10.2e}" for e in errors)
             print(f"{process:8}{name:18}{numbers}   {order_of(errors):5.2f}", flush=True)
     if out:
-        plots.save_png(out, plots.lines(STEPS, series, "steps", "error"), {"command": __doc__})
+        plots.save_png(out, plots.log_log(STEPS, series, "steps", "error"), {"command": __doc__})
 
 
 if __name__ == "__main__":
