@@ -1,4 +1,4 @@
-"""EDM on CIFAR-10 with classes: DDPM++ of 35.6 M parameters, a smaller one than the paper's.
+"""EDM on CIFAR-10 with classes: DDPM++ of 35.8 M parameters, a smaller one than the paper's.
 
 The paper's 55.7 M is --config.model.multipliers='(2,2,2)' --config.model.num_blocks=4. Without its
 augmentation pipeline; mirror images only.

@@ -1,4 +1,4 @@
-"""Flow matching on CIFAR-10: straight paths, logit-normal times, DDPM++ of 27.7 M parameters.
+"""Flow matching on CIFAR-10: straight paths, logit-normal times, DDPM++ of 27.9 M parameters.
 
 Command   python launch.py --config=configs/flow_cifar10.py --config.compute_dtype=bfloat16
 Hardware  an accelerator

@@ -63,7 +63,7 @@ class ResBlock(nn.Module):
             name="conv2",
         )(h)
         x = resample(x)
-        if x.shape[-1] != self.features:
+        if x.shape[-1] != self.features or self.resample:
             x = nn.Dense(self.features, dtype=self.dtype, name="skip")(x)
         return (x + h) * self.skip_scale
 

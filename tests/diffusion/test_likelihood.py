@@ -33,7 +33,7 @@ def test_discretised_normal_is_a_distribution_over_pixels(mean, std):
 def test_terms_of_the_bound_are_those_of_gaussian_data(name):
     process = ddpm_linear(40, 1e-3, 0.3) if name == "ddpm_linear" else CASES[name]
     times = linear(process, 40) if process.num_steps else log_snr(process, 400)
-    n, dims = 3000, 2
+    n, dims = 20_000, 2
     x0 = jnp.asarray(np.random.default_rng(0).normal(MEAN, STD, (n, dims)), jnp.float32)
     keys = jax.random.split(jax.random.key(0), n)
     terms = jax.jit(
