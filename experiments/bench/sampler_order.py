@@ -2,8 +2,8 @@
 
 For Gaussian data the optimal denoiser is linear and the probability-flow ODE has a closed form; a
 stochastic sampler is then a linear map of the noise it draws, whose mean and variance are computed
-exactly, in float64 but for the times, which are float32 everywhere. Prints a table with the order of
-convergence, and with --out draws it.
+exactly, in float64 but for the times, which are float32 everywhere. Prints a table with the order
+of convergence, and with --out draws it.
 
 python -m experiments.bench.sampler_order [--out orders.png]
 """
