@@ -226,11 +226,17 @@ def build(config, image_shape, class_names, axis_name):
         if config.eval.ode_tolerance:
             u = likelihood.dequantize(x, rngs("dequantize"))
             probes = jnp.sign(rng.uniform(rngs("probe"), image_shape) - 0.5)
-            log_prob, _ = likelihood.ode_log_prob(
-                denoise, process, u, probes, config.eval.ode_tolerance
+            out["ode"] = -jax.vmap(functools.partial(ode_log_prob, params))(
+                u, probes, batch["label"]
             )
-            out["ode"] = -log_prob
         return out
+
+    def ode_log_prob(params, image, probe, label):
+        """Of one image: the solver takes each through steps of its own."""
+        denoise = functools.partial(par.denoise, applied(params, label[None]))
+        tolerance = config.eval.ode_tolerance
+        args = denoise, process, image[None], probe[None], tolerance
+        return likelihood.ode_log_prob(*args)[0][0]
 
     def summarize(values):
         means = {name: np.mean(value, dtype=np.float64) for name, value in values.items()}
