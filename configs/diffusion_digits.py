@@ -2,8 +2,10 @@
 
 Command   python launch.py --config=configs/diffusion_digits.py
 Hardware  2 CPU cores (AMD EPYC), JAX 0.10.2, Python 3.11
-Time      still to be measured
-Number    still to be measured
+Time      of 1,200 steps still to be measured; 240 s with --config.num_train_steps=500, 60 of them
+          for the first step (275 images/s, other programs on the same cores)
+Number    of 1,200 steps still to be measured; with 500, eval/loss 0.476 and eval/bpd_vlb 5.82
+          (prior 0.00008, diffusion 5.598, reconstruction 0.223), seed 0, on the 382 test digits
 Paper     Karras et al. 2022, https://arxiv.org/abs/2206.00364
 """
 
