@@ -50,7 +50,7 @@ def build(config, image_shape, class_names, axis_name):
     head = _head(config, channels)
     num_classes = len(class_names) if config.model.class_conditional else 0
     network = _network(config, head, channels, num_classes, class_names)
-    _check_sampling(config.sample, num_classes)
+    _check_sampling(config.sample)
     looks = config.model.name == "pixelcnn_pp"
 
     def values_of(images):
@@ -106,13 +106,8 @@ def build(config, image_shape, class_names, axis_name):
         )
         return values / (head.levels - 1)
 
-    def sample(params, model_state, keys):
-        label = None
-        if num_classes:
-            wanted = config.sample.label
-            label = jnp.full(len(keys), wanted)
-            label = label if wanted >= 0 else autoregressive.labels(keys, num_classes)
-        return draw(params, keys, label, config.sample.temperature)
+    def sample(params, model_state, keys, labels=None):
+        return draw(params, keys, labels, config.sample.temperature)
 
     # Compiled when there is something to draw, and once.
     complete = jax.jit(functools.partial(draw, temperature=1.0))
@@ -154,6 +149,7 @@ def build(config, image_shape, class_names, axis_name):
         eval_fn=eval_fn,
         summarize=summarize,
         sample=sample,
+        sample_classes=num_classes > 0,
         figures=figures,
     )
 
@@ -223,9 +219,5 @@ def _network(config, head, channels, num_classes, class_names):
     return make(head.num_outputs, **model, **fields)
 
 
-def _check_sampling(sample, num_classes):
+def _check_sampling(sample):
     require(sample.temperature > 0, "sample.temperature", sample.temperature, "positive")
-    most = num_classes - 1
-    good = -1 <= sample.label <= most
-    what = f"a class, 0 to {most}, or -1 for any" if num_classes else "-1 without classes"
-    require(good, "sample.label", sample.label, what)

@@ -193,8 +193,9 @@ class Run:
                 f"0: config.experiment='{config.experiment}' has nothing to sample",
             )
             judge = Judge.create(config, parallel, train_data, eval_data)
-        label, num_classes = config.sample.label, len(train_source.class_names)
-        require(-1 <= label < num_classes or label == -1, "sample.label", label, "-1 or a class")
+        label, num_classes = config.sample.label, len(names) if experiment.sample_classes else 0
+        what = f"-1, or a class, 0 to {num_classes - 1}" if num_classes else "-1 without classes"
+        require(label == -1 or 0 <= label < num_classes, "sample.label", label, what)
         if config.checkpoint.best_metric:
             names = _metric_names(config, experiment, evaluated, judge)
             choose(names, config.checkpoint.best_metric, "checkpoint.best_metric")

@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from genjax import rng
 from genjax.models.causal import Place
 
 PAD = 8  # zeros around the image; no kernel that looks at the image itself reaches further
@@ -128,9 +127,3 @@ def sample(
     shapes = jax.eval_shape(empty_cache, canvas)
     cache = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
     return lax.fori_loop(0, height, one_row, (cache, canvas, values))[2]
-
-
-def labels(keys, num_classes):
-    """A class for each key, uniformly: int32 [B]."""
-    u = rng.uniform(jax.vmap(lambda key: rng.stream(key, "label"))(keys), ())
-    return (u * num_classes).astype(jnp.int32)

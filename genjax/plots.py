@@ -173,6 +173,30 @@ def bars(heights, name, quantity):
     return _picture(figure)
 
 
+def log_log(x, panels, x_label, y_label):
+    """Lines on two logarithmic axes.
+
+    Args:
+      x: [N].
+      panels: {title: {name: [N]}}.
+
+    Returns:
+      uint8 picture [H, W, 3].
+    """
+    plt = _pyplot()
+    size = (4.6 * len(panels), 4.0)
+    figure, axes = plt.subplots(1, len(panels), figsize=size, squeeze=False, sharey=True)
+    for axis, (title, lines) in zip(axes.flat, panels.items()):
+        for name, y in lines.items():
+            axis.loglog(x, y, "o-", label=name, linewidth=1, markersize=3)
+        axis.set_title(title)
+        axis.set_xlabel(x_label)
+        axis.grid(alpha=0.3)
+    axes[0, 0].set_ylabel(y_label)
+    axes[0, -1].legend(fontsize=7)
+    return _picture(figure)
+
+
 def _pyplot():
     """Imported when there is something to draw: it takes a second."""
     import matplotlib

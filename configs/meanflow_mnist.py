@@ -1,0 +1,39 @@
+"""One-step digits: a mean flow on MNIST, the network of `diffusion_mnist`.
+
+Command   python launch.py --config=configs/meanflow_mnist.py
+Hardware  still to be measured
+Time      still to be measured
+Number    still to be measured
+Paper     Geng et al. 2025, https://arxiv.org/abs/2505.13447
+"""
+
+from experiments.config import apply_arg, base_config
+from experiments.one_step import add_fields
+
+
+def get_config(arg=""):
+    config = base_config()
+    add_fields(config)
+    config.batch_size = 64
+    config.num_train_steps = 2000
+    config.eval_every_steps = config.sample_every_steps = config.checkpoint_every_steps = 500
+    config.optim.lr = 1e-3
+    config.optim.warmup_steps = 50
+    config.optim.clip_norm = 1.0
+    config.ema.decay = 0.99
+    config.data.name = "mnist"
+    config.data.image_shape = (28, 28, 1)
+    config.model = {
+        "name": "unet",
+        "conditional": True,
+        "channels": 64,
+        "multipliers": (1, 2),
+        "num_blocks": 1,
+        "attention": (7,),
+        "variant": "ddpmpp",
+        "dropout": 0.0,
+        "patch_size": 2,
+        "remat": False,
+    }
+    smoke = {"model.channels": 8, "optim.warmup_steps": 2}
+    return apply_arg(config, arg, smoke)

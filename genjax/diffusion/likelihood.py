@@ -1,0 +1,147 @@
+"""What a diffusion model says of the probability of an image, in nats: a bound, and by its ODE."""
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.special import log_ndtr
+
+from genjax import rng
+
+
+def discretized_normal_log_prob(x, mean, std, levels=256):
+    """log of N(mean, std^2)'s mass in each pixel's bin (Ho et al. 2020, eq. 13), summed: [B].
+
+    Args:
+      x: [B, ...], values -1 + 2 k / (levels - 1), k = 0..levels - 1; the outer bins are open.
+      mean: like x. std: a scalar.
+    """
+    half = 1.0 / (levels - 1)
+    upper = jnp.where(x > 1 - half, jnp.inf, (x - mean + half) / std)
+    lower = jnp.where(x < -1 + half, -jnp.inf, (x - mean - half) / std)
+    # In the right tail both are close to 1: there, take the mirror image.
+    mirror = lower > 0
+    upper, lower = jnp.where(mirror, -lower, upper), jnp.where(mirror, -upper, lower)
+    log_upper, log_lower = log_ndtr(upper), log_ndtr(lower)
+    log_mass = log_upper + jnp.log(-jnp.expm1(jnp.minimum(log_lower - log_upper, -1e-7)))
+    return _sum(log_mass)
+
+
+def vlb_terms(denoise, process, times, x0, keys, num_draws=1, levels=256):
+    """The terms of -log P(x_0) <= prior + diffusion + reconstruction, each in nats [B].
+
+      prior           KL(q(x_T | x_0) || N(0, prior_std^2))
+      diffusion       sum_i KL(q(x_i-1 | x_i, x_0) || q(x_i-1 | x_i, x0_hat))
+                      = sum_i (SNR_i-1 - SNR_i) / 2 |x_0 - x0_hat(x_i)|^2
+      reconstruction  -log P(x_0 | x_1), a discretised N(x0_hat, (sigma_1 / alpha_1)^2)
+
+    (Sohl-Dickstein et al. 2015; Ho et al. 2020, eq. 5; Kingma et al. 2021, eq. 13.)
+
+    Args:
+      denoise: a denoiser; t is [B] here.
+      process: a `Process`.
+      times: [N], falling, those of the chain: T..1 of a discrete process for its own bound.
+      x0: [B, ...], images in [-1, 1], see `discretized_normal_log_prob`.
+      keys: [B].
+      num_draws: terms of the sum that each image is looked at in, one in each of `num_draws` equal
+        parts of it; N - 1 for all of them.
+    """
+    times = jnp.asarray(times, jnp.float32)
+    count = times.shape[0] - 1
+    streams = lambda i: jax.vmap(jax.random.fold_in, (0, None))(keys, i)
+    alphas, sigmas = process.alpha_sigma(times)
+    snr = (alphas / sigmas) ** 2
+
+    ratio = (sigmas[0] / process.prior_std) ** 2
+    mean = alphas[0] * x0 / process.prior_std
+    prior = 0.5 * _sum(mean**2 + (ratio - 1.0 - jnp.log(ratio)))
+
+    def denoised(t, noise_keys):
+        x = process.add_noise(x0, rng.normal(noise_keys, x0.shape[1:]), t)
+        return denoise(x, t)
+
+    u = rng.uniform(streams(0), ())
+
+    def term(total, k):
+        i = jnp.floor((k + u) / num_draws * count).astype(jnp.int32)
+        i = jnp.minimum(i, count - 1)
+        gain = 0.5 * (snr[i + 1] - snr[i])
+        return total + gain * _sum((x0 - denoised(times[i], streams(k + 2))) ** 2), None
+
+    total, _ = jax.lax.scan(term, jnp.zeros(x0.shape[0]), jnp.arange(num_draws))
+    diffusion = total * count / num_draws
+
+    last = jnp.full(x0.shape[0], times[-1])
+    std = sigmas[-1] / alphas[-1]
+    recon = -discretized_normal_log_prob(x0, denoised(last, streams(1)), std, levels)
+    return {"prior": prior, "diffusion": diffusion, "reconstruction": recon}
+
+
+def ode_log_prob(denoise, process, images, probes, tolerance=1e-5, max_steps=4096):
+    """log p(images) under the probability-flow ODE (Song et al. 2021b, section 4.3), nats [B].
+
+    With x = r (cos(phi) x_0 + sin(phi) eps), every process is the same ODE, d(x / r) / d phi = v,
+    on a bounded interval of the angle phi; it is solved there, each image with steps of its own
+    (Dormand & Prince 5(4) of diffrax), together with the divergence of v, estimated as
+    probe^T dv/dx probe (Hutchinson; Grathwohl et al. 2019).
+
+    Args:
+      denoise: a denoiser.
+      process: a `Process`; the images are taken as x / alpha at its t_min.
+      images: [B, ...].
+      probes: like them, of mean 0 and variance 1, Rademacher for the least variance.
+      tolerance: absolute and relative, of each step.
+
+    Returns:
+      (log-density of the images [B], steps of the solver [B]); NaN where max_steps did not do.
+    """
+    import diffrax  # only this needs it
+
+    ends = jnp.asarray([process.t_min, process.t_max], jnp.float32)
+    alphas, sigmas = process.alpha_sigma(ends)
+    first, last = jnp.arctan2(sigmas, alphas)
+    radii = jnp.sqrt(alphas**2 + sigmas**2)
+
+    def v(phi, y):
+        cos, sin = jnp.cos(phi), jnp.sin(phi)
+        t = process.time_of_log_snr(2 * (jnp.log(jnp.maximum(cos, 1e-7)) - jnp.log(sin)))
+        t = jnp.clip(t, process.t_min, process.t_max)
+        alpha, sigma = process.alpha_sigma(t)
+        x0 = denoise(y[None] * jnp.sqrt(alpha**2 + sigma**2), t)[0]
+        eps = (y - cos * x0) / sin
+        return cos * eps - sin * x0
+
+    def change(phi, state, probe):
+        slope, pushed = jax.jvp(lambda y: v(phi, y), (state[0],), (probe,))
+        return slope, jnp.sum(probe * pushed)
+
+    def one(image, probe):
+        start = image * alphas[0] / radii[0], jnp.zeros(())
+        solution = diffrax.diffeqsolve(
+            diffrax.ODETerm(change),
+            diffrax.Dopri5(),
+            first,
+            last,
+            None,
+            start,
+            args=probe,
+            stepsize_controller=diffrax.PIDController(rtol=tolerance, atol=tolerance),
+            max_steps=max_steps,
+            throw=False,
+        )
+        y, divergence = (leaf[0] for leaf in solution.ys)
+        done = solution.result == diffrax.RESULTS.successful
+        std = process.prior_std / radii[1]
+        log_prior = -0.5 * jnp.sum((y / std) ** 2 + jnp.log(2 * jnp.pi * std**2))
+        log_prob = log_prior + divergence + image.size * jnp.log(alphas[0] / radii[0])
+        return jnp.where(done, log_prob, jnp.nan), solution.stats["num_steps"]
+
+    return jax.vmap(one)(images, probes)
+
+
+def dequantize(x, keys, levels=256):
+    """Images -1 + 2 k / (levels - 1) -> -1 + 2 (k + u) / levels, u uniform, one key an image."""
+    k = jnp.round((x + 1) * (levels - 1) / 2)
+    return 2 * (k + rng.uniform(keys, x.shape[1:])) / levels - 1
+
+
+def _sum(x):
+    return jnp.sum(x, axis=tuple(range(1, x.ndim)))

@@ -1,0 +1,86 @@
+"""U-Nets under diffusers' names, and safetensors written here."""
+
+import jax
+import numpy as np
+import pytest
+
+from genjax.errors import UserError
+from genjax.models.unet import UNet
+from genjax.weights.read import read_arrays
+from genjax.weights.unet import from_diffusers, load_ddpm_unet, to_diffusers
+from genjax.weights.write import write_safetensors
+
+NETWORK = UNet(8, (1, 2, 2), 2, (8,), "ddpm")
+
+
+@pytest.fixture(scope="module")
+def arrays():
+    x = np.zeros((1, 16, 16, 3), np.float32)
+    shapes = jax.eval_shape(NETWORK.init, jax.random.key(0), x, x[:, 0, 0, 0])["params"]
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda s: rng.normal(size=s.shape).astype(np.float32), shapes)
+    return params, to_diffusers(NETWORK, params, 16)
+
+
+def test_a_file_gives_the_network_back(arrays, tmp_path):
+    params, named = arrays
+    path = tmp_path / "unet.safetensors"
+    write_safetensors(path, named, {"made": "by a test"})
+    network, found, _ = load_ddpm_unet(path, 16)
+    assert network == NETWORK
+    jax.tree.map(np.testing.assert_array_equal, found, params)
+
+
+def test_names_and_layouts_are_diffusers(arrays):
+    params, named = arrays
+    kernel = params["down1_0"]["conv1"]["kernel"]
+    np.testing.assert_array_equal(
+        named["down_blocks.1.resnets.0.conv1.weight"], kernel.transpose(3, 2, 0, 1)
+    )
+    skip = named["up_blocks.0.resnets.1.conv_shortcut.weight"]
+    np.testing.assert_array_equal(skip[:, :, 0, 0].T, params["up2_1"]["skip"]["kernel"])
+    key = named["up_blocks.1.attentions.2.to_k.weight"]
+    qkv = params["up1_2_attention"]["qkv"]["kernel"]
+    np.testing.assert_array_equal(key.T, qkv[:, 16:32])
+    assert "mid_block.attentions.0.to_out.0.bias" in named
+    assert "down_blocks.0.downsamplers.0.conv.weight" in named
+
+
+def test_files_of_older_versions_are_read(arrays):
+    params, named = arrays
+    old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+
+    def rename(name):
+        for new, older in old.items():
+            name = name.replace(new, older)
+        return name
+
+    _, found = from_diffusers({rename(k): v for k, v in named.items()}, 16)
+    jax.tree.map(np.testing.assert_array_equal, found, params)
+
+
+@pytest.mark.parametrize(
+    "change,message",
+    [
+        (lambda a: a.pop("conv_out.bias"), "conv_out.bias is missing"),
+        (lambda a: a.pop("conv_in.weight"), "conv_in.weight.* is missing"),
+        (lambda a: a.update(more=np.zeros(1)), "'more' too"),
+        (lambda a: a.update({"conv_out.bias": np.zeros(4)}), "conv_out.bias has the shape"),
+    ],
+)
+def test_other_files_are_refused(arrays, change, message):
+    named = dict(arrays[1])
+    change(named)
+    with pytest.raises(UserError, match=message):
+        from_diffusers(named, 16)
+
+
+def test_what_is_written_is_read(tmp_path):
+    path = tmp_path / "x.safetensors"
+    tree = {"a": {"b": np.arange(6.0, dtype=np.float32).reshape(2, 3).T}, "c": np.int32([[7]])}
+    write_safetensors(path, tree)
+    found, _ = read_arrays(path)
+    np.testing.assert_array_equal(found["a.b"], tree["a"]["b"])
+    np.testing.assert_array_equal(found["c"], tree["c"])
+    with pytest.raises(ValueError, match="complex64"):
+        write_safetensors(path, {"z": np.complex64([1j])})
