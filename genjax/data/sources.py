@@ -42,6 +42,9 @@ class Source:
     class_names: tuple[str, ...]
     size: int
 
+    def __len__(self):
+        return self.size
+
     def read(self, index, image_shape):
         """Decodes the examples `index` (int [B]).
 
