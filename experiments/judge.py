@@ -67,7 +67,10 @@ class Judge:
 
     @classmethod
     def create(cls, config, parallel, train_data, eval_data):
-        """Of a run's config: checks config.eval and reads the net."""
+        """Of a run's config: checks config.eval and reads the net.
+
+        The data may be sources, not yet decoded, to be replaced before images are judged.
+        """
         asked = config.eval
         for metric in asked.metrics:
             choose((*METRICS, COPIES), metric, "eval.metrics")
@@ -99,7 +102,7 @@ class Judge:
         for key in ("num_samples", "num_samples_in_loop"):
             require(asked[key] == 0 or asked[key] >= 10, f"eval.{key}", asked[key], "0, or 10")
         require(
-            COPIES not in asked.metrics or isinstance(train_data, Dataset),
+            COPIES not in asked.metrics or config.data.loader == "array",
             "eval.metrics",
             tuple(asked.metrics),
             "without copies where config.data.loader is not array",
@@ -185,7 +188,9 @@ class Judge:
             return {"count": made.moments.count, "about": self.describe(0)}
 
         meta = main_first(lambda: cached(folder, write))
-        mean, scatter, features = (np.load(folder / f"{name}.npy") for name in _ARRAYS)
+        mean, scatter, features = (
+            np.load(folder / f"{name}.npy", allow_pickle=False) for name in _ARRAYS
+        )
         return ImageSet(self.protocol, Moments(meta["count"], mean, scatter), features)
 
     def _reference_features(self):

@@ -172,6 +172,21 @@ class Run:
         shapes, evaluated = _check_shapes(
             config, experiment, transform, init, make_step(None), shape
         )
+        judge = None
+        if config.eval.num_samples or config.eval.num_samples_in_loop:
+            require(
+                experiment.sample is not None,
+                "eval.num_samples",
+                config.eval.num_samples,
+                f"0: config.experiment='{config.experiment}' has nothing to sample",
+            )
+            judge = Judge.create(config, parallel, train_source, eval_source)
+        label, num_classes = config.sample.label, len(names) if experiment.sample_classes else 0
+        what = f"-1, or a class, 0 to {num_classes - 1}" if num_classes else "-1 without classes"
+        require(label == -1 or 0 <= label < num_classes, "sample.label", label, what)
+        if config.checkpoint.best_metric:
+            metrics = _metric_names(config, experiment, evaluated, judge)
+            choose(metrics, config.checkpoint.best_metric, "checkpoint.best_metric")
         train_data, eval_data = main_first(
             lambda: [
                 load_dataset(
@@ -184,21 +199,8 @@ class Run:
         digest = zlib.crc32(f"{train_data.fingerprint} {eval_data.fingerprint}".encode()) // 2
         if not agreed(from_main(digest) == digest):
             raise UserError(f"the processes of this run see other data of '{train_data.name}'")
-        judge = None
-        if config.eval.num_samples or config.eval.num_samples_in_loop:
-            require(
-                experiment.sample is not None,
-                "eval.num_samples",
-                config.eval.num_samples,
-                f"0: config.experiment='{config.experiment}' has nothing to sample",
-            )
-            judge = Judge.create(config, parallel, train_data, eval_data)
-        label, num_classes = config.sample.label, len(names) if experiment.sample_classes else 0
-        what = f"-1, or a class, 0 to {num_classes - 1}" if num_classes else "-1 without classes"
-        require(label == -1 or 0 <= label < num_classes, "sample.label", label, what)
-        if config.checkpoint.best_metric:
-            names = _metric_names(config, experiment, evaluated, judge)
-            choose(names, config.checkpoint.best_metric, "checkpoint.best_metric")
+        if judge:
+            judge = dataclasses.replace(judge, train_data=train_data, eval_data=eval_data)
         return cls(
             config=config,
             parallel=parallel,

@@ -83,12 +83,12 @@ def start():
 
 @pytest.fixture
 def smoke_config():
-    """The default config at its smallest, as `get_config` returns it, with overrides."""
+    """The default config at its smallest, with overrides; by default it judges no samples."""
     from configs import vae_digits
 
     def config(**overrides):
         config = vae_digits.get_config("smoke")
-        config.update_from_flattened_dict(overrides)
+        config.update_from_flattened_dict({"eval.num_samples": 0, **overrides})
         return config
 
     return config

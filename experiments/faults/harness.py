@@ -25,6 +25,7 @@ ROOT = Path(__file__).parent.parent.parent
 SEED = flags.DEFINE_integer("seed", 0, "Of the places and moments of the faults.")
 
 OVERRIDES = {
+    "eval.num_samples": 0,
     "num_train_steps": 200,
     "batch_size": 8,
     "log_every_steps": 1,

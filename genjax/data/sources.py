@@ -43,6 +43,9 @@ class Source:
     size: int
     dtype = np.uint8  # of the images
 
+    def __len__(self):
+        return self.size
+
     def read(self, index, image_shape):
         """Decodes the examples `index` (int [B]).
 

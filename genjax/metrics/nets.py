@@ -160,7 +160,7 @@ def _read(path, name):
         pixels = PIXELS[about["pixels"]]
         given = str(about["name"])
         images = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-        expected = jax.eval_shape(network.init, jax.random.key(0), images)
+        expected = jax.eval_shape(lambda x: network.init(jax.random.key(0), x), images)
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise wrong from error
     expected = flax.traverse_util.flatten_dict(expected, sep="/")

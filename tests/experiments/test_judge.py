@@ -44,7 +44,7 @@ def judge(smoke_config):
     """A judge by a config of its own, of the embedded data."""
 
     def make(**overrides):
-        config = smoke_config(**overrides)
+        config = smoke_config(**{"eval.num_samples": 32, **overrides})
         validate(config, 1)
         shape = tuple(config.data.image_shape)
         data = [load_dataset(source, shape) for source in find_sources(config)]
@@ -165,7 +165,7 @@ def test_a_classifier_learns_from_samples_and_is_tested_on_real_images(launch, t
 )
 def test_mistakes_are_told_before_anything_runs(smoke_config, overrides, says):
     with pytest.raises(UserError, match=says):
-        Run.build(smoke_config(**overrides))
+        Run.build(smoke_config(**{"eval.num_samples": 32, **overrides}))
 
 
 def test_a_classifier_has_nothing_to_judge():
@@ -180,8 +180,8 @@ def test_a_classifier_has_nothing_to_judge():
 def test_a_dataset_without_a_net_needs_one(smoke_config, tmp_path):
     images = np.zeros((20, 28, 28, 1), np.uint8)
     np.savez(tmp_path / "a.npz", images=images)
-    name = f"npz:{tmp_path}/a.npz"
+    data = {"data.name": f"npz:{tmp_path}/a.npz", "eval.num_samples": 10}
     with pytest.raises(UserError, match="no feature net is known .*set config.eval.net"):
-        Run.build(smoke_config(**{"data.name": name}))
-    run = Run.build(smoke_config(**{"data.name": name, "eval.net": "cnn_mnist"}))
+        Run.build(smoke_config(**data))
+    run = Run.build(smoke_config(**data, **{"eval.net": "cnn_mnist"}))
     assert run.judge.net.name.startswith("cnn_mnist_")
