@@ -28,6 +28,7 @@ def get_config(arg=""):
     config.optim.clip_norm = 1.0
     config.ema.decay = 0.99
     config.data.name = "mnist"
+    config.eval.num_samples = 2_000
     config.data.image_shape = (28, 28, 1)
     config.process = {"name": "flow"}
     config.model = {

@@ -23,6 +23,7 @@ def get_config(arg=""):
     config.optim.schedule = "cosine"
     config.ema.decay = 0.999
     config.data.name = "mnist"
+    config.eval.num_samples = 10_000
     config.data.pixels = "binarized_dynamic"
     config.model = {
         "name": "gated_pixelcnn",
@@ -34,8 +35,8 @@ def get_config(arg=""):
         "dropout": 0.0,
     }
     config.objective = {"head": "bernoulli", "components": 10}
-    # The class of every image, -1 for any; divides the logits.
-    config.sample.label, config.sample.temperature = -1, 1.0
+    # Divides the logits.
+    config.sample.temperature = 1.0
     smoke = {
         "model.features": 6,
         "model.dilations": (1, 2),

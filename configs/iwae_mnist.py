@@ -29,6 +29,7 @@ def get_config(arg=""):
     config.optim.schedule = "cosine"
     config.optim.eps = 1e-4  # the paper's
     config.data.name = "mnist"
+    config.eval.num_samples = 10_000
     config.data.pixels = "binarized_dynamic"
     config.model.name = "mlp"
     config.model.activation = "tanh"

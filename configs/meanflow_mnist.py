@@ -22,6 +22,7 @@ def get_config(arg=""):
     config.optim.clip_norm = 1.0
     config.ema.decay = 0.99
     config.data.name = "mnist"
+    config.eval.num_samples = 10_000
     config.data.image_shape = (28, 28, 1)
     config.model = {
         "name": "unet",

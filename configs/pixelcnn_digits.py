@@ -21,6 +21,7 @@ def get_config(arg=""):
     config.optim.lr = 2e-3
     config.optim.schedule = "cosine"
     config.data.name = "digits"
+    config.eval.num_samples = 1_000
     config.data.pixels = "binarized_dynamic"
     config.sample.num = 16
     config.model = {
@@ -33,8 +34,8 @@ def get_config(arg=""):
         "residual": True,
     }
     config.objective = {"head": "bernoulli", "components": 10}
-    # The class of every image, -1 for any; divides the logits.
-    config.sample.label, config.sample.temperature = -1, 1.0
+    # Divides the logits.
+    config.sample.temperature = 1.0
     smoke = {
         "model.features": 6,
         "model.num_layers": 1,

@@ -26,6 +26,7 @@ def get_config(arg=""):
     config.optim.lr = 1e-3
     config.optim.schedule = "cosine"
     config.data.name = "mnist"
+    config.eval.num_samples = 10_000
     config.data.pixels = "binarized_dynamic"
     config.model = {
         "name": "pixelcnn",
@@ -37,8 +38,8 @@ def get_config(arg=""):
         "residual": True,
     }
     config.objective = {"head": "bernoulli", "components": 10}
-    # The class of every image, -1 for any; divides the logits.
-    config.sample.label, config.sample.temperature = -1, 1.0
+    # Divides the logits.
+    config.sample.temperature = 1.0
     smoke = {
         "model.features": 6,
         "model.num_layers": 1,

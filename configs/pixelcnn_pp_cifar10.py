@@ -29,6 +29,8 @@ def get_config(arg=""):
     config.optim.clip_norm = 1.0
     config.ema.decay = 0.9995
     config.data.name = "cifar10"
+    config.eval.num_samples = 10_000
+    config.eval.net = "cnn_cifar10"
     config.data.image_shape = (32, 32, 3)
     config.data.flip = "random"
     config.model = {
@@ -40,8 +42,8 @@ def get_config(arg=""):
         "dropout": 0.3,
     }
     config.objective = {"head": "logistic_mixture", "components": 10}
-    # The class of every image, -1 for any; divides the logits.
-    config.sample.label, config.sample.temperature = -1, 1.0
+    # Divides the logits.
+    config.sample.temperature = 1.0
     smoke = {
         "optim.warmup_steps": 0,
         "model.features": 4,

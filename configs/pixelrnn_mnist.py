@@ -26,6 +26,7 @@ def get_config(arg=""):
     config.optim.schedule = "cosine"
     config.optim.clip_norm = 1.0
     config.data.name = "mnist"
+    config.eval.num_samples = 10_000
     config.data.pixels = "binarized_dynamic"
     config.model = {
         "name": "pixelrnn",
@@ -35,8 +36,8 @@ def get_config(arg=""):
         "num_layers": 7,
     }
     config.objective = {"head": "bernoulli", "components": 10}
-    # The class of every image, -1 for any; divides the logits.
-    config.sample.label, config.sample.temperature = -1, 1.0
+    # Divides the logits.
+    config.sample.temperature = 1.0
     smoke = {
         "model.features": 4,
         "model.num_layers": 1,

@@ -25,6 +25,7 @@ def get_config(arg=""):
     config.optim.clip_norm = 1.0
     config.ema.decay = 0.999
     config.data.name = "mnist"
+    config.eval.num_samples = 10_000
     config.data.pixels = "binarized_dynamic"
     config.model = {
         "name": "pixelsnail",
@@ -38,8 +39,8 @@ def get_config(arg=""):
         "dropout": 0.0,
     }
     config.objective = {"head": "bernoulli", "components": 10}
-    # The class of every image, -1 for any; divides the logits.
-    config.sample.label, config.sample.temperature = -1, 1.0
+    # Divides the logits.
+    config.sample.temperature = 1.0
     smoke = {
         "optim.warmup_steps": 0,
         "model.features": 4,

@@ -26,6 +26,7 @@ def get_config(arg=""):
     config.sample_every_steps = 7000
     config.optim.lr = 1e-3
     config.data.name = "mnist"
+    config.eval.num_samples = 10_000
     config.data.pixels = "binarized_dynamic"
     config.model.name = "mlp"
     config.model.latent_dim = 20

@@ -31,6 +31,7 @@ def get_config(arg=""):
     config.ema.decay = 0.999
     config.nonfinite.policy = "skip"
     config.data.name = "mnist"
+    config.eval.num_samples = 10_000
     config.data.pixels = "binarized_dynamic"
     config.model.factors = (2, 2, 7)
     config.model.width, config.model.bottleneck = 128, 32

@@ -120,3 +120,17 @@ def test_the_speed_runs_optimizer():
         updates, _ = tx.update(grads, state, params)
         assert bool((updates["whitening_bias"] != 0).all()) == learns
         assert (updates["group"]["bias"] != 0).all()
+
+
+def test_large_gradients_change_nothing():
+    tx = make_optimizer("adam", lambda step: 0.1, skip_norm=1.0)
+    params = {"a": jnp.zeros(2), "b": jnp.zeros(3)}
+    state = tx.init(params)
+    for size, moves in ((0.1, True), (10.0, False), (0.1, True)):
+        grads = jax.tree.map(lambda p, size=size: jnp.full_like(p, size), params)
+        updates, new = tx.update(grads, state, params)
+        changed = [bool((u != 0).any()) for u in jax.tree.leaves(updates)]
+        assert changed == [moves] * 2
+        same = jax.tree.map(lambda a, b: bool((a == b).all()), new, state)
+        assert all(jax.tree.leaves(same)) != moves
+        state = new
