@@ -12,6 +12,8 @@ from genjax.errors import UserError
 from genjax.train.checkpoint import Checkpoints
 from genjax.train.signals import StopOnSignal
 
+pytestmark = pytest.mark.optimized
+
 SOURCE = {"config_file": "configs/vae_digits.py:smoke", "arguments": ""}
 STEPS = 21
 # Before the first save (every 6 steps), at one, at an evaluation (every 7), just before and after.

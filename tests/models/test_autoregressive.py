@@ -15,6 +15,8 @@ from genjax.models.pixelrnn import PixelRnn, diagonals
 from genjax.models.pixelsnail import PixelSnail
 from genjax.objectives.pixel_heads import Bernoulli, LogisticMixture, Softmax
 
+pytestmark = pytest.mark.optimized
+
 GRAY, COLOUR = (8, 8, 1), (8, 8, 3)
 HEADS = {
     "bernoulli": Bernoulli(2, 1),
