@@ -16,10 +16,25 @@ if "GENJAX_CACHE" not in os.environ:
     atexit.register(shutil.rmtree, os.environ["GENJAX_CACHE"], ignore_errors=True)
 os.environ["TFDS_DATA_DIR"] = os.environ["GENJAX_CACHE"] + "/no-datasets"
 os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # but see `compiled_as_for_users`
 os.environ["JAX_COMPILATION_CACHE_DIR"] = os.environ["GENJAX_CACHE"] + "/xla"
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 
+import jax  # noqa: E402
 import pytest  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def compiled_as_for_users(request, monkeypatch):
+    """XLA compiles twice as fast without its optimizations. Tests of bits are marked: they want the
+    programs that users run, in this process and in those they start."""
+    if not request.node.get_closest_marker("optimized"):
+        yield
+        return
+    monkeypatch.delenv("JAX_DISABLE_MOST_OPTIMIZATIONS")
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture

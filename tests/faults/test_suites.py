@@ -5,9 +5,13 @@ import signal
 import subprocess
 import sys
 
+import pytest
+
 from experiments.faults import corrupt, harness, kill, layouts, soak
 from genjax.train.lock import locked
 from tests.conftest import ROOT
+
+pytestmark = pytest.mark.optimized
 
 # Short, and with few pictures; the first save comes at 10, the first retention at 30.
 SHORT = {"num_train_steps": 44, "eval_every_steps": 22, "sample_every_steps": 0}

@@ -5,6 +5,8 @@ import pytest
 from genjax.errors import UserError
 from genjax.train.parallel import KINDS, Parallel
 
+pytestmark = pytest.mark.optimized
+
 # The real VAE, at smoke size, trained in several ways one after another; a line of JSON for each.
 LOSSES = """
 import json, sys
