@@ -165,8 +165,10 @@ class Run:
                 f"0: config.experiment='{config.experiment}' has nothing to sample",
             )
             judge = Judge.create(config, parallel, train_source, eval_source)
-        label, num_classes = config.sample.label, len(train_source.class_names)
-        require(-1 <= label < num_classes or label == -1, "sample.label", label, "-1 or a class")
+        num_classes = len(train_source.class_names) if experiment.sample_classes else 0
+        label = config.sample.label
+        what = f"-1, or a class, 0 to {num_classes - 1}" if num_classes else "-1 without classes"
+        require(label == -1 or 0 <= label < num_classes, "sample.label", label, what)
         if config.checkpoint.best_metric:
             names = _metric_names(config, experiment, evaluated, judge)
             choose(names, config.checkpoint.best_metric, "checkpoint.best_metric")
