@@ -12,6 +12,7 @@ from experiments.config import choose, require
 from genjax import plots
 from genjax.data.cache import cached, verified
 from genjax.data.dataset import Dataset, eval_batches
+from genjax.data.images import RESIZE_FILTER
 from genjax.data.sources import cache_root
 from genjax.errors import UserError
 from genjax.metrics.frechet import Moments
@@ -100,7 +101,9 @@ class Judge:
             "without is: the net sees each channel alone",
         )
         for key in ("num_samples", "num_samples_in_loop"):
-            require(asked[key] == 0 or asked[key] >= 10, f"eval.{key}", asked[key], "0, or 10")
+            require(
+                asked[key] == 0 or asked[key] >= 10, f"eval.{key}", asked[key], "0, or at least 10"
+            )
         require(
             COPIES not in asked.metrics or config.data.loader == "array",
             "eval.metrics",
@@ -166,6 +169,7 @@ class Judge:
             "reference": f"{self.reference.name}:{self.reference.split}",
             "reference_sha256": self.reference.fingerprint,
             "pixels": "uint8",
+            "scaled_with": RESIZE_FILTER,  # pictures of another size than image_shape
             **more,
         }
 

@@ -10,17 +10,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import torch
-
-try:
-    import torchvision  # noqa: F401
-except RuntimeError:
-    # Built for CUDA beside a PyTorch for CPU. Its compiled operations are for detection; it only
-    # has to find their names.
-    for name in ("nms", "qnms"):
-        torch.library.define(f"torchvision::{name}", "(Tensor a, Tensor b, float c) -> Tensor")
-
 import pytorch_fid.inception as pytorch_fid
+import torch
 import torch_fidelity.feature_extractor_inceptionv3 as torch_fidelity
 
 FOLDER, SEED = Path(sys.argv[1]), int(sys.argv[2])

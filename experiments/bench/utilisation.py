@@ -48,8 +48,6 @@ def measure(run, steps):
     batch = train_batches(run.train_data, config.batch_size, config.seed)(0)
     batch = parallel.shard(batch)
     step_fn = jax.jit(run.train_step, donate_argnums=0)
-    if parallel.size > 1:
-        raise SystemExit("error: one device at a time: set --config.num_devices=1")
     state = run.init()
     compiled = step_fn.lower(state, batch).compile()
     state, _ = jax.block_until_ready(compiled(state, batch))
@@ -65,7 +63,7 @@ def measure(run, steps):
 def main(_):
     set_up_process()
     config = CONFIG.value
-    config.parallel = "jit"
+    config.parallel, config.num_devices = "jit", 1
     run = Run.build(config)
     seconds, flops, memory = measure(run, STEPS.value)
     dtype = jnp.dtype(config.compute_dtype)

@@ -192,8 +192,10 @@ def _inception(path, resize):
         taps = network.apply(variables, rgb)
         return {"features": taps["2048"], "logits": taps["logits_unbiased"]}
 
+    # FID is defined with TensorFlow's resizing: another one is in the name.
+    name = "inception" if resize == "tf1" else f"inception_{resize}"
     return FeatureNet(
-        name="inception" if provenance.published else f"inception_{provenance.sha256[:8]}",
+        name=name if provenance.published else f"{name}_{provenance.sha256[:8]}",
         sha256=provenance.sha256,
         published=provenance.published,
         resize=resize,

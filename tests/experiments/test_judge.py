@@ -156,10 +156,10 @@ def test_a_classifier_learns_from_samples_and_is_tested_on_real_images(launch, t
         ({"eval.net": "cnn_cifar10"}, r"takes images \(32, 32, 3\), not \(28, 28, 1\)"),
         ({"eval.net": "cnn_mnst"}, "there is no feature net 'cnn_mnst'"),
         ({"eval.reference": "tset"}, "config.eval.reference='tset' is not known"),
-        ({"eval.num_samples": 5}, "config.eval.num_samples=5 must be 0, or 10"),
+        ({"eval.num_samples": 5}, "config.eval.num_samples=5 must be 0, or at least 10"),
         ({"eval.num_samples": -1}, "must be at least 0"),
         ({"eval.resize": "bilinear"}, "config.eval.resize='bilinear' is not known"),
-        ({"sample.label": 10}, "config.sample.label=10 must be -1 without classes"),
+        ({"sample.label": 3}, "config.sample.label=3 must be -1 without classes"),
         ({"data.loader": "grain", "eval.metrics": ("copies",)}, "without copies"),
     ],
 )
