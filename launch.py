@@ -137,6 +137,11 @@ def _explain(argv, error):
     return text
 
 
+def tell(error):
+    """One line in one write: the messages of several processes may share a file."""
+    sys.stderr.write(f"error: {error}\n")
+
+
 def leave(code):
     """Ends the process; with several, at once: JAX would first wait for the others."""
     sys.stdout.flush()
@@ -152,13 +157,13 @@ if __name__ == "__main__":
     try:
         app.run(main, flags_parser=parse_flags)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        tell(error)
         leave(error.exit_code)
     except KeyboardInterrupt:
         leave(130)
     except Exception as error:
         if isinstance(error, OSError) and error.errno in THE_MACHINES:
-            print(f"error: {error}", file=sys.stderr)
+            tell(error)
         else:
             traceback.print_exc()
         leave(1)

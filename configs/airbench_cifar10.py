@@ -39,4 +39,4 @@ def get_config(arg=""):
     config.objective = {"label_smoothing": 0.2}
     config.eval.views = "multi_crop"
     config.eval.batch_size = 2_000
-    return apply_arg(config, arg, {"model.features": (24, 24, 256)})
+    return apply_arg(config, arg, {"model.features": (24, 24, 24)})

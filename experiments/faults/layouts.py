@@ -46,9 +46,15 @@ def settings(kind, steps, **more):
     }
 
 
-def endless(kind, **more):
-    """A run that something else ends; its length is not in its program."""
-    return settings(kind, 10**6, **{"optim.schedule": "constant", **more})
+def often_saved(kind, steps):
+    """A run that something interrupts; its length is not in its program."""
+    more = {"optim.schedule": "constant", "checkpoint_every_steps": 10, "requeue_exit_code": 75}
+    return settings(kind, steps, **more)
+
+
+def endless(kind):
+    """The same, which only a signal ends and saves."""
+    return often_saved(kind, 10**6) | {"checkpoint_every_steps": 0}
 
 
 def start(workdir, overrides, processes=1, devices=1, heartbeat_seconds=HEARTBEAT_SECONDS):
@@ -124,10 +130,8 @@ def moved(folder, steps, kind, there, back):
     return furthest(losses(whole), losses(workdir))
 
 
-def signalled(folder, kind, signum):
+def signalled(workdir, overrides, signum):
     """One of two processes gets a signal; returns (exit codes, saved steps, seconds)."""
-    workdir = folder / f"{kind}_{signum.name}"
-    overrides = endless(kind, requeue_exit_code=75)
     processes = start(workdir, overrides, 2, 2)
     _wait_for(workdir, lambda: harness.last_line(workdir) > 20, processes)
     began = time.time()
@@ -136,25 +140,32 @@ def signalled(folder, kind, signum):
     return codes, harness.steps_on_disk(workdir), time.time() - began
 
 
-def one_killed(folder, steps, kind):
-    """One of two processes is killed -9; both start again.
+def one_killed(workdir, overrides):
+    """One of two processes is killed -9 after a save; returns (exit code of the other, seconds)."""
+    before = harness.steps_on_disk(workdir)
+    processes = start(workdir, overrides, 2, 2)
+    _wait_for(workdir, lambda: harness.steps_on_disk(workdir) > before, processes)
+    began = time.time()
+    processes[1].kill()
+    return processes[0].wait(timeout=120), time.time() - began
+
+
+def killed_and_resumed(folder, kind, steps):
+    """Both of two start again after one was killed -9.
 
     Returns:
       (exit code of the other, seconds it took to end, whether the end is that of a whole run).
     """
-    more = {"optim.schedule": "constant", "checkpoint_every_steps": 10}
-    overrides = settings(kind, steps, **more)
-    finish(folder / f"{kind}_unkilled", overrides, 2, 2)
-    workdir = folder / f"{kind}_killed"
-    processes = start(workdir, overrides, 2, 2)
-    _wait_for(workdir, lambda: bool(harness.steps_on_disk(workdir)), processes)
-    began = time.time()
-    processes[1].kill()
-    code = processes[0].wait(timeout=120)
-    seconds = time.time() - began
+    overrides, whole, workdir = (
+        often_saved(kind, steps),
+        folder / f"{kind}_unkilled",
+        folder / f"{kind}_killed",
+    )
+    finish(whole, overrides, 2, 2)
+    code, seconds = one_killed(workdir, overrides)
     finish(workdir, overrides, 2, 2)
-    expected = harness.end_of(folder / f"{kind}_unkilled", overrides)
-    return code, seconds, harness.end_of(workdir, overrides) == expected
+    same = harness.end_of(workdir, overrides) == harness.end_of(whole, overrides)
+    return code, seconds, same
 
 
 def _wait_for(workdir, ready, processes):
@@ -181,8 +192,11 @@ def main(_):
             for kind in KINDS
             for there, back in (((2, 2), (1, 1)), ((1, 1), (2, 2)), ((1, 8), (2, 2)))
         }
-        stops = {kind: signalled(folder, kind, signal.SIGTERM) for kind in KINDS}
-        kills = {kind: one_killed(folder, 10 * steps, kind) for kind in KINDS}
+        stops = {
+            kind: signalled(folder / f"{kind}_asked", endless(kind), signal.SIGTERM)
+            for kind in KINDS
+        }
+        kills = {kind: killed_and_resumed(folder, kind, 10 * steps) for kind in KINDS}
     print(json.dumps(found, indent=1))
     for kind, (codes, saved, seconds) in stops.items():
         print(f"{kind}: SIGTERM to one of two: exit codes {codes}, saved {saved}, {seconds:.1f} s")

@@ -5,13 +5,9 @@ import signal
 import subprocess
 import sys
 
-import pytest
-
 from experiments.faults import corrupt, harness, kill, layouts, soak
 from genjax.train.lock import locked
 from tests.conftest import ROOT
-
-pytestmark = pytest.mark.optimized
 
 # Short, and with few pictures; the first save comes at 10, the first retention at 30.
 SHORT = {"num_train_steps": 44, "eval_every_steps": 22, "sample_every_steps": 0}
@@ -20,11 +16,11 @@ SHORT = {"num_train_steps": 44, "eval_every_steps": 22, "sample_every_steps": 0}
 def test_kills_lose_nothing(tmp_path):
     expected = kill.reference(tmp_path, SHORT)
     assert len(expected) > 50
-    for point in ("between write and commit", "retention, half deleted", "half an evaluation"):
+    for point in ("between write and commit", "half an evaluation"):
         row = kill.aimed(tmp_path, SHORT, expected, point)
         assert row[-1], row
-    found = kill.at_random(tmp_path, SHORT, expected, kills=3, seed=0)
-    assert found["kills"] == 3 and found["lost"] == found["different"] == 0
+    found = kill.at_random(tmp_path, SHORT, expected, kills=2, seed=0)
+    assert found["kills"] == 2 and found["lost"] == found["different"] == 0
 
 
 def test_no_damage_is_believed(tmp_path):
@@ -40,20 +36,26 @@ def test_retention_keeps_exactly_what_it_should():
     assert out.returncode == 0, out.stdout + out.stderr
 
 
-def test_two_processes_agree_with_one_and_take_over_from_it(tmp_path):
+def test_two_processes_agree_with_one_which_takes_over(tmp_path):
     one, two = (1, 1), (2, 2)
-    runs = [("jit", one), *[(kind, two) for kind in layouts.KINDS]]
+    runs = [("jit", one), ("pmap", two), ("fsdp", two)]
     rows = layouts.agreement(tmp_path, 6, runs, repeats=1)
     assert [(*row[:2], row[2]) for row in rows] == [(*layout, kind) for kind, layout in runs]
     assert all(furthest < 1e-5 for *_, furthest, _ in rows), rows
     assert layouts.moved(tmp_path, 6, "fsdp", two, one) < 1e-5
-    assert layouts.moved(tmp_path, 6, "jit", one, two) < 1e-5
 
 
-def test_a_signal_to_one_of_two_stops_both_at_one_step(tmp_path):
-    codes, saved, _ = layouts.signalled(tmp_path, "jit", signal.SIGTERM)
+def test_one_of_two_is_asked_to_stop_then_killed_and_the_same_command_goes_on(tmp_path):
+    workdir, settings = tmp_path / "two", lambda steps: layouts.often_saved("jit", steps)
+    codes, saved, _ = layouts.signalled(workdir, layouts.endless("jit"), signal.SIGTERM)
     assert codes == [75, 75] and len(saved) == 1
-    assert harness.messages(tmp_path / "jit_SIGTERM").count("saved") == 1
+    assert harness.messages(workdir).count("saved") == 1
+    steps = saved[0] + 120
+    code, seconds = layouts.one_killed(workdir, settings(steps))
+    assert code not in (0, None) and seconds < layouts.HEARTBEAT_SECONDS + 10
+    layouts.finish(workdir, settings(steps), 2, 2)
+    layouts.finish(tmp_path / "one", settings(steps))
+    assert layouts.furthest(layouts.losses(tmp_path / "one"), layouts.losses(workdir)) < 1e-4
 
 
 def test_two_processes_that_are_refused_both_end_with_one_line(tmp_path):
@@ -64,13 +66,8 @@ def test_two_processes_that_are_refused_both_end_with_one_line(tmp_path):
     assert len(errors) == 2 and sum("in use by process" in x for x in errors) == 1
 
 
-def test_one_of_two_that_dies_ends_the_other(tmp_path):
-    code, seconds, same = layouts.one_killed(tmp_path, 120, "jit")
-    assert code not in (0, None) and seconds < layouts.HEARTBEAT_SECONDS + 10 and same
-
-
 def test_a_long_run_stays_what_it_was(tmp_path):
-    samples, compiled, code = soak.watch(tmp_path, 0.4, 10, every_seconds=1.0)
+    samples, compiled, code = soak.watch(tmp_path, 0.25, 10, every_seconds=1.0)
     assert code == 0 and compiled == [] and len(samples) > 5
     found = soak.summary(samples)
     assert found["temporary_files"]["last"] <= 3  # those of a save under way
