@@ -14,8 +14,9 @@ import numpy as np
 
 from experiments.config import choose, require
 from experiments.run import Experiment
+from experiments.vqvae import load_decoder
 from genjax import autoregressive, plots
-from genjax.data.codes import num_codes
+from genjax.data.codes import num_codes, open_codes
 from genjax.errors import UserError
 from genjax.metrics.likelihood import bits_per_dim_of_mass
 from genjax.models.pixelcnn import GatedPixelCnn, PixelCnn
@@ -91,8 +92,8 @@ def build(config, image_shape, class_names, axis_name):
         return {"nll_nats": nats, "bpd": bits_per_dim_of_mass(nats, dims)}
 
     def draw(params, keys, label, temperature, known=None, given=None):
-        """Images in [0, 1]."""
-        values = autoregressive.sample(
+        """Values 0 .. levels - 1, [B, H, W, C]."""
+        return autoregressive.sample(
             network,
             {"params": params},
             head,
@@ -104,10 +105,12 @@ def build(config, image_shape, class_names, axis_name):
             given=given,
             levels=getattr(network, "resolutions", 1),
         )
-        return values / (head.levels - 1)
+
+    decode = _decoder(config)
 
     def sample(params, model_state, keys, labels=None):
-        return draw(params, keys, labels, config.sample.temperature)
+        values = draw(params, keys, labels, config.sample.temperature)
+        return decode(values[..., 0]) if decode else values / (head.levels - 1)
 
     # Compiled when there is something to draw, and once.
     complete = jax.jit(functools.partial(draw, temperature=1.0))
@@ -125,7 +128,8 @@ def build(config, image_shape, class_names, axis_name):
         keys = jax.random.split(jax.random.key(0), count * NUM_COMPLETIONS)
         label = repeat(shown["label"]) if num_classes else None
         ends = complete(params, keys, label, known=repeat(values), given=given)
-        ends = np.asarray(ends).reshape(count, NUM_COMPLETIONS, *image_shape)
+        ends = np.asarray(ends) / (head.levels - 1)
+        ends = ends.reshape(count, NUM_COMPLETIONS, *image_shape)
         half = np.where(given[..., None], images, 0.5)
         rows = np.concatenate([images[:, None], half[:, None], ends], 1)
 
@@ -152,6 +156,14 @@ def build(config, image_shape, class_names, axis_name):
         sample_classes=num_classes > 0,
         figures=figures,
     )
+
+
+def _decoder(config):
+    """What makes images of codes, if the data are codes and their file knows."""
+    if not config.data.name.startswith("codes:"):
+        return None
+    with open_codes(config.data.name) as file:
+        return load_decoder(file)
 
 
 def _head(config, channels):

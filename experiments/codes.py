@@ -3,7 +3,8 @@
   python -m experiments.codes --config=configs/vqvae_cifar10.py --workdir=runs/vqvae_cifar10
 
 The file, <workdir>/codes_<step>.npz, holds "train" and "test", integers [N, h, w] in the order of
-the dataset, "train_labels" and "test_labels" [N], "num_codes", K, and "codebook", float32 [K, D].
+the dataset, "train_labels" and "test_labels" [N], "num_codes", K, "codebook", float32 [K, D], and
+the decoder, so that a prior trained on the file (`configs/vqvae_prior_cifar10.py`) draws images.
 """
 
 import sys
@@ -14,7 +15,7 @@ import numpy as np
 from absl import app
 
 import launch
-from experiments import evaluation, run
+from experiments import evaluation, run, vqvae
 from genjax import files, rng
 from genjax.data.dataset import eval_batches
 from genjax.errors import UserError
@@ -38,6 +39,8 @@ def write_codes(config, workdir, step="latest"):
     mapped = built.parallel.compile_map(codes)
     size = built.parallel.round_up(config.eval.batch_size)
     arrays = {"num_codes": config.model.num_codes, "codebook": np.asarray(codebook)}
+    params = built.parallel.to_local(state.eval_params)
+    arrays |= vqvae.decoder_arrays(config, config.data.image_shape, params)
     dtype = np.uint8 if config.model.num_codes <= 256 else np.uint16
     for name, data in (("train", built.train_data), ("test", built.eval_data)):
         parts = []

@@ -4,12 +4,15 @@
 
 means over all numbers; Var(x) is the configured variance of the pixels, so that the two terms
 are of one size. There is nothing to sample until an autoregressive model has learned the codes:
-`python -m experiments.codes` writes them.
+`python -m experiments.codes` writes them, and the decoder that makes images of that model's.
 """
+
+import json
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from experiments.config import base_config, require
 from experiments.run import Experiment
@@ -131,6 +134,32 @@ def build(config, image_shape, class_names, axis_name):
         eval_figures=eval_figures,
         figures=figures,
     )
+
+
+def decoder_arrays(config, image_shape, params):
+    """The decoder of a trained VQ-VAE as the arrays that `load_decoder` reads."""
+    fields = {k: config.model[k] for k in ("width", "halvings", "blocks")}
+    weights = flatten_dict(jax.tree.map(np.asarray, params["decoder"]), sep="/")
+    arrays = {f"decoder/{name}": weight for name, weight in weights.items()}
+    return arrays | {"decoder_fields": json.dumps({"channels": image_shape[2], **fields})}
+
+
+def load_decoder(file):
+    """What makes images of codes, of an open file that `experiments.codes` wrote.
+
+    Returns:
+      codes int32 [B, h, w] -> images [B, H, W, C] in [0, 1]; None if the file has no decoder.
+    """
+    if "decoder_fields" not in file:
+        return None
+    decoder = vqvae.VqDecoder(**json.loads(str(file["decoder_fields"])))
+    named = {k.removeprefix("decoder/"): file[k] for k in file if k.startswith("decoder/")}
+    params, codebook = unflatten_dict(named, sep="/"), jnp.asarray(file["codebook"])
+
+    def decode(index):
+        return jnp.clip(decoder.apply({"params": params}, codebook[index]), 0, 1)
+
+    return decode
 
 
 def _check(config, image_shape):

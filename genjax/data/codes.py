@@ -56,6 +56,11 @@ def codes_source(name, split):
     return CodesSource(name, "1", split, digest, names, size, path)
 
 
+def open_codes(name):
+    """The NumPy file of `codes:/path.npz`, to be closed; UserError if it is none."""
+    return _open(_path(name))
+
+
 def num_codes(name):
     """K of `codes:/path.npz`."""
     path = _path(name)

@@ -6,11 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import vdvae_mnist, vqvae_cifar10
-from experiments import codes, evaluation, training
+from configs import vdvae_mnist, vqvae_cifar10, vqvae_prior_cifar10
+from experiments import codes, evaluation, training, vqvae
 from experiments.run import Run
 from genjax.errors import UserError
-from genjax.models.vqvae import VqEncoder
+from genjax.models.vqvae import VqDecoder, VqEncoder
 
 SOURCE = {"config_file": "a test", "arguments": ""}
 
@@ -86,6 +86,18 @@ def test_codes_of_a_run_are_written_and_decode_to_its_reconstructions(tmp_path):
         z = np.asarray(VqEncoder(4, 8, 2, 1).apply(variables, x))
         distances = ((z[..., None, :] - data["codebook"]) ** 2).sum(-1)
         assert (distances.argmin(-1) == data["test"][:3]).mean() > 0.99  # but for ties
+        decode = vqvae.load_decoder(data)
+        images = decode(data["test"][:3].astype(int))
+        z = jnp.asarray(data["codebook"])[data["test"][:3]]
+        wanted = VqDecoder(3, 8, 2, 1).apply({"params": state.params["decoder"]}, z)
+        np.testing.assert_allclose(images, jnp.clip(wanted, 0, 1), atol=1e-5)
+
+    prior = vqvae_prior_cifar10.get_config("smoke")
+    prior.data.name, prior.data.pixels = f"codes:{path}", "integers"
+    second = Run.build(prior)
+    assert second.train_data.images.shape == (len(run.train_data), 8, 8, 1)
+    images = evaluation.make_sampler(second)((second.init().params, {}), 0, np.arange(2))
+    assert images.shape == (2, 32, 32, 3) and images.dtype == np.uint8
     with pytest.raises(UserError, match="has no codes"):
         codes.write_codes(vdvae_mnist.get_config("smoke"), tmp_path)
 
