@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import jax
 import pytest
 
 from experiments import evaluation, training
@@ -170,6 +171,7 @@ def test_every_config_runs_small_evaluates_and_samples(tmp_path, name):
     if Run.build(config).experiment.sample is not None:
         evaluation.sample(config, tmp_path, source)
         assert len(list((tmp_path / "samples").glob("step_*_seed_0.png"))) == 1
+    jax.clear_caches()  # the programs of all configs take gigabytes
 
 
 @pytest.mark.parametrize("config", CONFIGS)
