@@ -176,16 +176,15 @@ def make_drawer(run, workdir, provenance, figures="figures"):
 
     def draw(step, state, log=None, stop=_never):
         told = {**provenance, "step": step}
-        pictures = {}
+        pictures, tree = {}, run.eval_tree(state)
         if run.experiment.figures:
-            one = run.parallel.to_local((state.eval_params, state.model_state))
+            one = run.parallel.to_local(tree)
             if is_main():
                 rngs = rng.Rngs(jax.random.key(0), 0, jnp.asarray(host_batch["index"]))
                 batch = run.transform(jax.tree.map(jnp.asarray, host_batch), rngs, train=False)
                 pictures = run.experiment.figures(*one, batch)
             save_figures(workdir / figures, pictures, told)
         if sample:
-            tree = (state.eval_params, state.model_state)
             config = run.config.sample
             images = sample(tree, config.seed, np.arange(min(config.num, 256)), stop)
             if images is None:
@@ -278,7 +277,7 @@ def evaluate(config, workdir, source, step="latest"):
     """Computes every number of a checkpoint again, writes eval_<step>.json, draws the figures."""
     run, state, step = restored(config, workdir, step)
     provenance = provenance_of(run, source)
-    tree = (state.eval_params, state.model_state)
+    tree = run.eval_tree(state)
     metrics, pictures = make_whole_evaluator(run)(tree, last=True)
     figures = Path(workdir) / "figures" / f"step_{step:08d}"
     save_figures(figures, pictures, {**provenance, "step": step})
@@ -296,7 +295,7 @@ def sample(config, workdir, source, step="latest"):
     if run.experiment.sample is None:
         raise UserError(f"config.experiment='{config.experiment}' has nothing to sample")
     seed = config.sample.seed
-    tree = (state.eval_params, state.model_state)
+    tree = run.eval_tree(state)
     images = make_sampler(run)(tree, seed, np.arange(config.sample.num))
     told = {**provenance_of(run, source), "step": step, "seed": seed}
     folder = Path(workdir) / "samples" / f"step_{step:08d}_seed_{seed}"
