@@ -404,10 +404,10 @@ def build(config, image_shape, class_names, axis_name):
     @jax.jit
     def shown(params, model_state, key):
         """{name: images} of walks between latents, straight and on the sphere, and of classes."""
-        ends = jax.random.normal(key, (2, WALKS, latent_dim))
+        pairs = jax.random.normal(key, (2, WALKS, latent_dim))
         u = jnp.linspace(0.0, 1.0, WALK_STEPS)
         straight = lambda a, b, u: (1 - u) * a + u * b
-        across = lambda way: jax.vmap(jax.vmap(way, (None, None, 0)), (0, 0, None))(*ends, u)
+        across = lambda way: jax.vmap(jax.vmap(way, (None, None, 0)), (0, 0, None))(*pairs, u)
         latents = {"walk_straight": across(straight), "walk_sphere": across(slerp)}
         rows = np.arange(WALKS) % max(num_classes, 1)
         labels = {name: np.repeat(rows, WALK_STEPS) for name in latents}
@@ -416,11 +416,11 @@ def build(config, image_shape, class_names, axis_name):
             z = jax.random.normal(jax.random.fold_in(key, 1), (CLASS_ROWS, 1, latent_dim))
             latents["classes"] = jnp.broadcast_to(z, (CLASS_ROWS, columns, latent_dim))
             labels["classes"] = np.tile(np.arange(columns), CLASS_ROWS)
-        flat = {name: z.reshape(-1, latent_dim) for name, z in latents.items()}
-        return {
-            name: to_unit(draw(params, model_state, z, one_hot(labels[name])))
-            for name, z in flat.items()
-        }
+        z = jnp.concatenate([z.reshape(-1, latent_dim) for z in latents.values()])
+        y = one_hot(np.concatenate(list(labels.values())))
+        images = to_unit(draw(params, model_state, z, y))
+        ends = np.cumsum([len(own) for own in labels.values()])[:-1]
+        return dict(zip(labels, jnp.split(images, ends)))
 
     def figures(params, model_state, batch):
         key = rng.stream(jax.random.key(config.sample.seed), "figures")
