@@ -13,11 +13,14 @@ import jax.numpy as jnp
 from jax.scipy.ndimage import map_coordinates
 
 
-def _draw(key, number, p):
-    """(a uniform number, a normal one, whether to do it) of operation `number`."""
-    uniform, normal, coin = jax.random.split(jax.random.fold_in(key, number), 3)
-    happens = jax.random.uniform(coin) < p
-    return jax.random.uniform(uniform), jax.random.normal(normal), happens
+NUM_OPERATIONS = 15
+
+
+def _draws(key, p):
+    """number -> (a uniform number, a normal one, whether to do it) of an operation."""
+    drawn = jax.random.uniform(jax.random.fold_in(key, 0), (2, NUM_OPERATIONS))
+    normal = jax.random.normal(jax.random.fold_in(key, 1), (NUM_OPERATIONS,))
+    return lambda number: (drawn[0, number], normal[number], drawn[1, number] < p)
 
 
 # Maps of homogeneous pixel coordinates (y, x, 1) about the image's centre, [3, 3].
@@ -34,35 +37,37 @@ def _shift(y, x):
     return jnp.eye(3).at[0, 2].set(y).at[1, 2].set(x)
 
 
-def _blit(key, p, height, width):
+def _blit(draw, height, width):
     """Mirroring, quarter turns, shifts by whole pixels of up to an eighth."""
-    u, _, on = _draw(key, 0, p)
+    u, _, on = draw(0)
     total = _scaling(jnp.ones(()), jnp.where(on & (u < 0.5), -1.0, 1.0))
-    u, _, on = _draw(key, 1, p)
+    u, _, on = draw(1)
     quarter = jnp.where(on, jnp.floor(4 * u), 0).astype(int)
     c, s = jnp.array([1.0, 0.0, -1.0, 0.0])[quarter], jnp.array([0.0, 1.0, 0.0, -1.0])[quarter]
     total = jnp.eye(3).at[:2, :2].set(jnp.stack([jnp.stack([c, -s]), jnp.stack([s, c])])) @ total
-    uy, _, on = _draw(key, 2, p)
-    ux, _, _ = _draw(key, 3, p)
+    uy, _, on = draw(2)
+    ux, _, _ = draw(3)
     by = lambda u, side: jnp.where(on, jnp.round((2 * u - 1) * side / 8), 0.0)
     return _shift(by(uy, height), by(ux, width)) @ total
 
 
-def _geometry(key, p, height, width):
-    """Scaling, rotation before and after another scaling along one axis, shifts."""
-    _, n, on = _draw(key, 4, p)
+def _geometry(draw, rotate, height, width):
+    """Scaling, rotation before and after another scaling along one axis, shifts.
+
+    `rotate` draws for either rotation so that one of them happens with probability p.
+    """
+    _, n, on = draw(4)
     scale = jnp.where(on, jnp.exp2(0.2 * n), 1.0)
     total = _scaling(scale, scale)
-    p_rotation = 1 - jnp.sqrt(jnp.maximum(1 - p, 0.0))  # either of two: p
-    u, _, on = _draw(key, 5, p_rotation)
+    u, _, on = rotate(5)
     total = _rotation(jnp.where(on, (2 * u - 1) * jnp.pi, 0.0)) @ total
-    _, n, on = _draw(key, 6, p)
+    _, n, on = draw(6)
     scale = jnp.where(on, jnp.exp2(0.2 * n), 1.0)
     total = _scaling(1 / scale, scale) @ total
-    u, _, on = _draw(key, 7, p_rotation)
+    u, _, on = rotate(7)
     total = _rotation(jnp.where(on, (2 * u - 1) * jnp.pi, 0.0)) @ total
-    _, ny, on = _draw(key, 8, p)
-    _, nx, _ = _draw(key, 9, p)
+    _, ny, on = draw(8)
+    _, nx, _ = draw(9)
     by = lambda n, side: jnp.where(on, 0.125 * n * side, 0.0)
     return _shift(by(ny, height), by(nx, width)) @ total
 
@@ -80,36 +85,24 @@ def warp(image, matrix):
     return jax.vmap(sample, in_axes=2, out_axes=2)(image)
 
 
-def _color(key, p):
-    """Brightness, contrast, negative, hue, saturation: a map of (r, g, b, 1), [4, 4]."""
-    grey = jnp.array([1.0, 1.0, 1.0, 0.0]) / jnp.sqrt(3.0)
-    eye, axis = jnp.eye(4), jnp.outer(grey, grey)
-    _, n, on = _draw(key, 10, p)
-    total = eye.at[:3, 3].set(jnp.where(on, 0.2 * n, 0.0))
-    _, n, on = _draw(key, 11, p)
-    c = jnp.where(on, jnp.exp2(0.5 * n), 1.0)
-    total = jnp.diag(jnp.stack([c, c, c, jnp.ones(())])) @ total
-    u, _, on = _draw(key, 12, p)
-    total = (eye - 2 * axis * jnp.where(on & (u < 0.5), 1.0, 0.0)) @ total
-    u, _, on = _draw(key, 13, p)
-    angle = jnp.where(on, (2 * u - 1) * jnp.pi, 0.0)
-    g = 1 / jnp.sqrt(3.0)
-    cross = jnp.zeros((4, 4)).at[:3, :3].set(jnp.array([[0, -g, g], [g, 0, -g], [-g, g, 0]]))
-    # Rodrigues: about the grey axis.
-    turn = eye + jnp.sin(angle) * cross + (1 - jnp.cos(angle)) * cross @ cross
-    total = turn @ total
-    _, n, on = _draw(key, 14, p)
-    s = jnp.where(on, jnp.exp2(n), 1.0)
-    homogeneous = jnp.diag(jnp.array([0.0, 0.0, 0.0, 1.0]))
-    return (axis + homogeneous + (eye - axis - homogeneous) * s) @ total
-
-
-def recolor(image, matrix):
-    """Applies a map of (r, g, b, 1) to [H, W, 3], or its mean over colours to [H, W, 1]."""
+def recolor(image, draw):
+    """Brightness, contrast, negative, hue, saturation of [H, W, 1 or 3]."""
+    _, n, on = draw(10)
+    image = image + jnp.where(on, 0.2 * n, 0.0)
+    _, n, on = draw(11)
+    image = image * jnp.where(on, jnp.exp2(0.5 * n), 1.0)
+    grey = lambda image: jnp.mean(image, axis=-1, keepdims=True)
+    u, _, on = draw(12)
+    image = image - jnp.where(on & (u < 0.5), 2.0, 0.0) * grey(image)
     if image.shape[-1] == 1:
-        scale, offset = jnp.mean(jnp.sum(matrix[:3, :3], axis=1)), jnp.mean(matrix[:3, 3])
-        return image * scale + offset
-    return image @ matrix[:3, :3].T + matrix[:3, 3]
+        return image  # grey has neither hue nor saturation
+    u, _, on = draw(13)
+    angle = jnp.where(on, (2 * u - 1) * jnp.pi, 0.0)
+    across = (jnp.roll(image, 1, -1) - jnp.roll(image, -1, -1)) / jnp.sqrt(3.0)
+    rest = image - grey(image)
+    image = grey(image) + rest * jnp.cos(angle) + across * jnp.sin(angle)  # Rodrigues
+    _, n, on = draw(14)
+    return grey(image) + (image - grey(image)) * jnp.where(on, jnp.exp2(n), 1.0)
 
 
 POLICIES = ("blit", "geometry", "color")
@@ -123,14 +116,16 @@ def augment(images, keys, p, policy=POLICIES):
     _, height, width, _ = images.shape
 
     def one(image, key):
-        moves = [
-            make(key, p, height, width)
-            for name, make in (("blit", _blit), ("geometry", _geometry))
-            if name in policy
-        ]
+        draw = _draws(key, p)
+        rotate = _draws(key, 1 - jnp.sqrt(jnp.maximum(1 - p, 0.0)))
+        moves = []
+        if "blit" in policy:
+            moves.append(_blit(draw, height, width))
+        if "geometry" in policy:
+            moves.append(_geometry(draw, rotate, height, width))
         if moves:
             image = warp(image, functools.reduce(lambda a, b: b @ a, moves))
-        return recolor(image, _color(key, p)) if "color" in policy else image
+        return recolor(image, draw) if "color" in policy else image
 
     return jax.vmap(one)(images, keys)
 

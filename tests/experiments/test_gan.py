@@ -33,7 +33,6 @@ FULL = {
     "objective.r1": 0.5,
     "objective.r2": 0.0,
     "objective.penalty_interval": 3,
-    "objective.gradient_penalty": 0.3,
     "objective.lecam": 0.1,
     "objective.spectral_norm": True,
     "augment.name": "ada",
@@ -106,14 +105,12 @@ def test_a_game_with_classes_needs_some():
         gan.build(gan_digits.get_config(), (28, 28, 1), ("one",), None)
 
 
-@pytest.mark.parametrize("loss", ["relativistic", "hinge"])
-def test_gradients_reach_only_the_player_that_moves(loss):
-    config = tiny(**{**FULL, "objective.loss": loss, "objective.label_smoothing": 0.0})
-    config.objective.lecam, config.objective.penalty_interval = 0.0, 1
-    config.augment.target = 0.0
-    game = gan.Game(
-        *gan.mlp(config, SHAPE, None), gan.LOSSES[loss], config.objective, config.augment
-    )
+def test_gradients_reach_only_the_player_that_moves():
+    options = {"r1": 0.5, "r2": 0.5, "gradient_penalty": 0.3, "spectral_norm": True}
+    config = tiny(**{f"objective.{key}": value for key, value in options.items()})
+    config.augment.name = "diffaugment"
+    networks = gan.mlp(config, SHAPE, None)
+    game = gan.Game(*networks, gan.LOSSES["relativistic"], config.objective, config.augment)
     params, state = gan.build(config, SHAPE, CLASSES, None).init(jax.random.key(0))
     own, batch = {k: v for k, v in state.items() if k != "generator"}, batch_of(6)
     y = jax.nn.one_hot(batch["label"], 3)
@@ -173,13 +170,13 @@ def test_a_step_is_what_the_papers_say():
             entropy = -jnp.mean(0.8 * jnp.log(p) + 0.2 * jnp.log(1 - p) + jnp.log(1 - q))
             return entropy + 0.35 * jnp.mean(jnp.sum(slopes**2, (1, 2, 3)))
 
-        d = jax.tree.map(lambda p, grad: p - 0.15 * grad, d, jax.grad(loss)(d))
+        d = jax.tree.map(lambda p, grad: p - 0.15 * grad, d, jax.jit(jax.grad(loss))(d))
 
     def loss(g):
         fake, new_stats = images(g, shares[1])
         return -jnp.mean(jnp.log(jax.nn.sigmoid(score(d, fake, y[shares[1]])))), new_stats
 
-    grads, new_stats = jax.grad(loss, has_aux=True)(g)
+    grads, new_stats = jax.jit(jax.grad(loss, has_aux=True))(g)
     g = jax.tree.map(lambda p, grad: p - 0.3 * grad, g, grads)
     close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6)
     jax.tree.map(close, new.params, {"generator": g, "discriminator": d})
@@ -292,10 +289,11 @@ CONFIGS = (
 )
 
 
+@pytest.mark.parametrize("argument", ["", "smoke"])
 @pytest.mark.parametrize("name", CONFIGS)
-def test_every_config_fits_its_data(name):
+def test_every_config_fits_its_data(name, argument):
     """Traced at full size: networks, losses, state; nothing is compiled."""
-    config = importlib.import_module(f"configs.{name}").get_config()
+    config = importlib.import_module(f"configs.{name}").get_config(argument)
     shape = tuple(config.data.image_shape)
     experiment = gan.build(config, shape, tuple("0123456789"), None)
     tx, ema = optax.adam(1e-3), Ema(0.9)
@@ -342,7 +340,6 @@ print(json.dumps([trained(*a) for a in (("jit", 1), ("pmap", 2), ("fsdp", 2))]))
 """
 
 
-@pytest.mark.optimized
 def test_one_and_two_devices_agree_whatever_the_kind(python):
     out = python(LAYOUTS, devices=2)
     assert out.returncode == 0, out.stderr
@@ -355,7 +352,7 @@ def test_one_and_two_devices_agree_whatever_the_kind(python):
 @pytest.mark.optimized
 def test_a_stopped_game_resumes_bit_for_bit(tmp_path, monkeypatch):
     """With ADA's probability, anchors, spectral vectors, lazy penalties, two updates a step."""
-    options = {"num_train_steps": 9, "log_every_steps": 1, "checkpoint_every_steps": 4}
+    options = {"num_train_steps": 7, "log_every_steps": 1, "checkpoint_every_steps": 4}
     config = tiny(**{**FULL, **options, "eval_every_steps": 5, "sample_every_steps": 0})
 
     def train(workdir, stop_at=None):
@@ -377,7 +374,7 @@ def test_a_stopped_game_resumes_bit_for_bit(tmp_path, monkeypatch):
     train(tmp_path / "whole")
     expected = final(tmp_path / "whole")
     assert any("ada" in name for name in expected) and any("spectral" in n for n in expected)
-    for stop_at in (1, 2, 5, 7):  # between changes of p, between penalties, at an evaluation
+    for stop_at in (1, 5):  # between changes of p, between penalties; at an evaluation
         train(tmp_path / "stopped", stop_at)
     train(tmp_path / "stopped")
     assert final(tmp_path / "stopped") == expected
