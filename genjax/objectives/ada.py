@@ -18,9 +18,9 @@ NUM_OPERATIONS = 15
 
 def _draws(key, p):
     """number -> (a uniform number, a normal one, whether to do it) of an operation."""
-    drawn = jax.random.uniform(jax.random.fold_in(key, 0), (2, NUM_OPERATIONS))
-    normal = jax.random.normal(jax.random.fold_in(key, 1), (NUM_OPERATIONS,))
-    return lambda number: (drawn[0, number], normal[number], drawn[1, number] < p)
+    u, v, coin = jax.random.uniform(key, (3, NUM_OPERATIONS))
+    normal = jnp.sqrt(2.0) * jax.lax.erf_inv(2 * jnp.maximum(v, 2.0**-24) - 1)
+    return lambda number, p=p: (u[number], normal[number], coin[number] < p)
 
 
 # Maps of homogeneous pixel coordinates (y, x, 1) about the image's centre, [3, 3].
@@ -51,20 +51,18 @@ def _blit(draw, height, width):
     return _shift(by(uy, height), by(ux, width)) @ total
 
 
-def _geometry(draw, rotate, height, width):
-    """Scaling, rotation before and after another scaling along one axis, shifts.
-
-    `rotate` draws for either rotation so that one of them happens with probability p.
-    """
+def _geometry(draw, p, height, width):
+    """Scaling, rotation before and after another scaling along one axis, shifts."""
+    p_rotation = 1 - jnp.sqrt(jnp.maximum(1 - p, 0.0))  # of each: one of them happens with p
     _, n, on = draw(4)
     scale = jnp.where(on, jnp.exp2(0.2 * n), 1.0)
     total = _scaling(scale, scale)
-    u, _, on = rotate(5)
+    u, _, on = draw(5, p_rotation)
     total = _rotation(jnp.where(on, (2 * u - 1) * jnp.pi, 0.0)) @ total
     _, n, on = draw(6)
     scale = jnp.where(on, jnp.exp2(0.2 * n), 1.0)
     total = _scaling(1 / scale, scale) @ total
-    u, _, on = rotate(7)
+    u, _, on = draw(7, p_rotation)
     total = _rotation(jnp.where(on, (2 * u - 1) * jnp.pi, 0.0)) @ total
     _, ny, on = draw(8)
     _, nx, _ = draw(9)
@@ -117,12 +115,11 @@ def augment(images, keys, p, policy=POLICIES):
 
     def one(image, key):
         draw = _draws(key, p)
-        rotate = _draws(key, 1 - jnp.sqrt(jnp.maximum(1 - p, 0.0)))
         moves = []
         if "blit" in policy:
             moves.append(_blit(draw, height, width))
         if "geometry" in policy:
-            moves.append(_geometry(draw, rotate, height, width))
+            moves.append(_geometry(draw, p, height, width))
         if moves:
             image = warp(image, functools.reduce(lambda a, b: b @ a, moves))
         return recolor(image, draw) if "color" in policy else image

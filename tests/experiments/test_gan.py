@@ -108,7 +108,7 @@ def test_a_game_with_classes_needs_some():
 def test_gradients_reach_only_the_player_that_moves():
     options = {"r1": 0.5, "r2": 0.5, "gradient_penalty": 0.3, "spectral_norm": True}
     config = tiny(**{f"objective.{key}": value for key, value in options.items()})
-    config.augment.name = "diffaugment"
+    config.augment.name, config.augment.policy = "diffaugment", ("translation",)
     networks = gan.mlp(config, SHAPE, None)
     game = gan.Game(*networks, gan.LOSSES["relativistic"], config.objective, config.augment)
     params, state = gan.build(config, SHAPE, CLASSES, None).init(jax.random.key(0))
@@ -322,6 +322,7 @@ from tests.experiments.test_gan import FULL, tiny
 
 def trained(kind, devices):
     config = tiny(**{**FULL, "model.generator_features": (64, 8)})
+    config.objective.penalty_interval = 1
     config.parallel, config.num_devices, config.batch_size = kind, devices, 16
     config.eval.standing_samples = 64
     run = Run.build(config)
@@ -374,8 +375,7 @@ def test_a_stopped_game_resumes_bit_for_bit(tmp_path, monkeypatch):
     train(tmp_path / "whole")
     expected = final(tmp_path / "whole")
     assert any("ada" in name for name in expected) and any("spectral" in n for n in expected)
-    for stop_at in (1, 5):  # between changes of p, between penalties; at an evaluation
-        train(tmp_path / "stopped", stop_at)
+    train(tmp_path / "stopped", stop_at=5)  # between changes of p and between penalties, at an evaluation
     train(tmp_path / "stopped")
     assert final(tmp_path / "stopped") == expected
     read = lambda name: (tmp_path / name / "metrics.jsonl").read_bytes()
