@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from PIL import Image
 
 from experiments.config import validate
 from experiments.judge import IN_LOOP, Judge
@@ -19,6 +20,7 @@ from genjax.errors import UserError
 from genjax.train.parallel import Parallel, is_main, main_first
 
 NUM_FIGURE_EXAMPLES = 64
+STRIP_ROWS, STRIP_COLUMNS = 10, 10  # of the strip of samples through training
 
 
 def make_evaluator(run):
@@ -209,6 +211,23 @@ def save_figures(folder, pictures, told):
 def samples_png(workdir, step):
     """Where the samples of a step go."""
     return Path(workdir) / "samples" / f"step_{step:08d}.png"
+
+
+def through_training(workdir, image_shape):
+    """The first samples of a run, always of the same noise, a row for each of up to ten steps.
+
+    Returns:
+      uint8 picture, or None where samples were drawn once at most.
+    """
+    paths = sorted((Path(workdir) / "samples").glob("step_????????.png"))
+    if len(paths) < 2:
+        return None
+    rows = []
+    for i in np.unique(np.linspace(0, len(paths) - 1, STRIP_ROWS).round().astype(int)):
+        with Image.open(paths[i]) as picture:
+            shown = np.asarray(picture).reshape(*picture.size[::-1], image_shape[-1])
+        rows.append(plots.cells(shown, image_shape, STRIP_COLUMNS))
+    return plots.grid(np.concatenate(rows), len(rows[0]))
 
 
 def save_png(path, picture, told):

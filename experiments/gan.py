@@ -223,8 +223,12 @@ class Game:
             loss += lecam
             metrics["lecam"] = lecam
         if any(gammas) or objective.gradient_penalty:
-            smooth = penalty(squares) if not lazy else jax.lax.cond(
-                update % objective.penalty_interval == 0, now_and_then, lambda: jnp.zeros(())
+            smooth = (
+                penalty(squares)
+                if not lazy
+                else jax.lax.cond(
+                    update % objective.penalty_interval == 0, now_and_then, lambda: jnp.zeros(())
+                )
             )
             loss += smooth
             metrics["penalty"] = smooth
@@ -466,7 +470,7 @@ def to_unit(x):
 
 
 def _check(config, class_names):
-    """Refuses what cannot be; returns the number of classes that the players are told, 0 for none."""
+    """Refuses what cannot be; returns the number of classes that the players are told, or 0."""
     model, objective, augment = config.model, config.objective, config.augment
     pixels = config.data.pixels
     require(pixels == "symmetric", "data.pixels", pixels, "'symmetric': images in [-1, 1]")

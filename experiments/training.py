@@ -20,8 +20,8 @@ from experiments.evaluation import (
     provenance_of,
     samples_png,
     save_figures,
-    save_png,
     say_report,
+    through_training,
 )
 from experiments.run import Run, say, warn
 from experiments.workdir import (
@@ -144,10 +144,11 @@ def _train(config, workdir, source, signals):
             in_main(lambda: run.experiment.export(*tree, workdir))
         if is_main():
             files.write_json(workdir / "report.json", report)
-            picture = plots.curves(logs.read_metrics(workdir / "metrics.jsonl"))
-            if picture is not None:
-                told = {**provenance, "step": place.step}
-                save_png(workdir / "figures" / "curves.png", picture, told)
+            pictures = {"curves": plots.curves(logs.read_metrics(workdir / "metrics.jsonl"))}
+            pictures["through_training"] = through_training(workdir, config.data.image_shape)
+            told = {**provenance, "step": place.step}
+            drawn = {name: picture for name, picture in pictures.items() if picture is not None}
+            save_figures(workdir / "figures", drawn, told)
         say_report(workdir, report)
         return report
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 
 class BatchNorm(nn.Module):
-    """Batch norm, of labels if there are any: scale and bias are linear in y (de Vries et al. 2017).
+    """Batch norm; with labels, scale and bias are linear in y (de Vries et al. 2017).
 
     Attributes:
       momentum: of the running averages; 0 leaves those of the last batch.

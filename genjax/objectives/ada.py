@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.ndimage import map_coordinates
 
-
 NUM_OPERATIONS = 15
 
 
@@ -76,7 +75,9 @@ def warp(image, matrix):
     centre = jnp.array([(height - 1) / 2, (width - 1) / 2])
     (a, b), (c, d) = matrix[:2, :2]
     inverse = jnp.array([[d, -b], [-c, a]]) / (a * d - b * c)
-    y, x = jnp.meshgrid(jnp.arange(height) - centre[0], jnp.arange(width) - centre[1], indexing="ij")
+    y, x = jnp.meshgrid(
+        jnp.arange(height) - centre[0], jnp.arange(width) - centre[1], indexing="ij"
+    )
     from_shift = jnp.stack([y - matrix[0, 2], x - matrix[1, 2]])
     where = list(jnp.einsum("ij,jhw->ihw", inverse, from_shift) + centre[:, None, None])
     sample = lambda plane: map_coordinates(plane, where, order=1, mode="mirror")

@@ -1,7 +1,7 @@
 """Losses of a generator against a discriminator, all functions of logits, all to be minimised.
 
-D is the discriminator's logit, sigma the logistic function, r = D(x) of a real image and f = D(G(z))
-of a made one; -log sigma(a) = softplus(-a).
+D is the discriminator's logit, sigma the logistic function, r = D(x) of a real image and
+f = D(G(z)) of a made one; -log sigma(a) = softplus(-a).
 """
 
 import dataclasses
@@ -72,7 +72,7 @@ def negative_logit(r, f):
 
 
 def relativistic_discriminator(r, f, smoothing=0.0):
-    """-log sigma(r - f): each real image against one made (Jolicoeur-Martineau 2019, Huang 2024)."""
+    """-log sigma(r - f): one real image against one made (Jolicoeur-Martineau 2019)."""
     return softplus(f - r)
 
 

@@ -1,4 +1,4 @@
-"""Games as the shared trainer takes them: who moves, on what, and that all of it is in the state."""
+"""Games as the shared trainer takes them: who moves, on what, and that the state holds it all."""
 
 import functools
 import importlib
@@ -14,7 +14,7 @@ import pytest
 from configs import gan_digits
 from experiments import evaluation, gan, training
 from experiments.run import Run
-from genjax import rng
+from genjax import plots, rng
 from genjax.errors import UserError
 from genjax.objectives import penalties
 from genjax.train.checkpoint import Checkpoints
@@ -140,7 +140,7 @@ def test_gradients_reach_only_the_player_that_moves():
 
 
 def test_a_step_is_what_the_papers_say():
-    """Two updates of the discriminator with R1 and label smoothing, one of the generator: by hand."""
+    """By hand: two updates of the discriminator, with R1 and smoothing, one of the generator."""
     config = tiny(**{"objective.loss": "non_saturating", "objective.label_smoothing": 0.2})
     config.objective.d_steps, config.objective.d_lr_ratio = 2, 0.5
     config.objective.r1, config.objective.r2, config.ema.decay = 0.7, 0.0, 0.5
@@ -375,8 +375,22 @@ def test_a_stopped_game_resumes_bit_for_bit(tmp_path, monkeypatch):
     train(tmp_path / "whole")
     expected = final(tmp_path / "whole")
     assert any("ada" in name for name in expected) and any("spectral" in n for n in expected)
-    train(tmp_path / "stopped", stop_at=5)  # between changes of p and between penalties, at an evaluation
+    train(
+        tmp_path / "stopped", stop_at=5
+    )  # between changes of p and between penalties, at an evaluation
     train(tmp_path / "stopped")
     assert final(tmp_path / "stopped") == expected
     read = lambda name: (tmp_path / name / "metrics.jsonl").read_bytes()
     assert read("stopped") == read("whole")
+
+
+def test_a_strip_shows_the_same_noise_through_training(tmp_path):
+    assert evaluation.through_training(tmp_path, (4, 5, 3)) is None
+    images = np.random.default_rng(0).integers(0, 255, (12, 23, 4, 5, 3), np.uint8)
+    for step, some in enumerate(images):
+        path = evaluation.samples_png(tmp_path, step)
+        plots.save_png(path, plots.grid(some), {})
+        np.testing.assert_array_equal(plots.cells(plots.grid(some), (4, 5, 3), 23), some)
+    chosen = images[[0, 1, 2, 4, 5, 6, 7, 9, 10, 11], :10].reshape(-1, 4, 5, 3)
+    strip = evaluation.through_training(tmp_path, (4, 5, 3))
+    np.testing.assert_array_equal(strip, plots.grid(chosen, 10))

@@ -59,7 +59,7 @@ def test_derivatives_are_those_of_finite_differences(name):
     r, f = jnp.array(R + 0.013), jnp.array(F + 0.017)  # off the hinge
     for fn in (lambda r, f: loss.discriminator(r, f, 0.0), loss.generator):
         for which in (0, 1):
-            found = jax.grad(lambda *a: jnp.sum(fn(*a)), which)(r, f)
+            found = jax.grad(lambda r, f, fn=fn: jnp.sum(fn(r, f)), which)(r, f)
             up = [r, f][:which] + [[r, f][which] + h] + [r, f][which + 1 :]
             down = [r, f][:which] + [[r, f][which] - h] + [r, f][which + 1 :]
             np.testing.assert_allclose(found, (fn(*up) - fn(*down)) / (2 * h), atol=2e-3)

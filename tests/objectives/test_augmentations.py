@@ -53,9 +53,7 @@ def test_colours_keep_what_they_should():
     difference = np.asarray(brightness(IMAGES[0], KEY) - IMAGES[0])
     np.testing.assert_allclose(difference, difference[0, 0, 0], atol=1e-6)
     assert abs(difference[0, 0, 0]) <= 0.5
-    np.testing.assert_allclose(
-        saturation(IMAGES[0], KEY).mean(-1), IMAGES[0].mean(-1), atol=1e-6
-    )
+    np.testing.assert_allclose(saturation(IMAGES[0], KEY).mean(-1), IMAGES[0].mean(-1), atol=1e-6)
     np.testing.assert_allclose(contrast(IMAGES[0], KEY).mean(), IMAGES[0].mean(), atol=1e-6)
     grey = jnp.broadcast_to(IMAGES[0, :, :, :1], (8, 12, 3))
     np.testing.assert_allclose(saturation(grey, KEY), grey, atol=1e-6)

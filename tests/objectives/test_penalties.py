@@ -18,9 +18,7 @@ def quadratic(x):
 
 
 def test_squared_gradient_norms_are_those_of_a_quadratic():
-    logits, squares = jax.jit(
-        lambda x: penalties.value_and_squared_gradient_norm(quadratic, x)
-    )(X)
+    logits, squares = jax.jit(lambda x: penalties.value_and_squared_gradient_norm(quadratic, x))(X)
     flat = np.asarray(X, np.float64).reshape(5, -1)
     a = np.asarray(A, np.float64)
     np.testing.assert_allclose(logits, np.einsum("bi,ij,bj->b", flat, a, flat), rtol=1e-4)
