@@ -337,17 +337,17 @@ def trained(kind, devices):
     out.append([float(abs(np.asarray(x)).sum()) for x in jax.tree.leaves((params, stats))])
     return out
 
-print(json.dumps([trained(*a) for a in (("jit", 1), ("pmap", 2), ("fsdp", 2))]))
+print(json.dumps([trained(*a) for a in (("fsdp", 2), ("pmap", 2))]))
 """
 
 
-def test_one_and_two_devices_agree_whatever_the_kind(python):
+def test_a_global_batch_and_shares_of_it_agree(python):
+    """Batch statistics, ADA's signs, anchors: over both devices, however a step is spread."""
     out = python(LAYOUTS, devices=2)
     assert out.returncode == 0, out.stderr
-    reference, *others = json.loads(out.stdout)
-    for other in others:
-        for a, b in zip(reference, other, strict=True):
-            np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5)
+    whole, shares = json.loads(out.stdout)
+    for a, b in zip(whole, shares, strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5)
 
 
 @pytest.mark.optimized
