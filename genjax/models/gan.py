@@ -42,7 +42,11 @@ class BatchNorm(nn.Module):
             return h
         place = (len(h),) + (1,) * (h.ndim - 2) + (-1,)
         linear = lambda name: nn.Dense(
-            h.shape[-1], use_bias=False, kernel_init=nn.initializers.zeros, name=name
+            h.shape[-1],
+            use_bias=False,
+            kernel_init=nn.initializers.zeros,
+            dtype=self.dtype,
+            name=name,
         )(y.astype(self.dtype)).reshape(place)
         return h * (1 + linear("scale")) + linear("bias")
 

@@ -294,6 +294,7 @@ CONFIGS = (
 def test_every_config_fits_its_data(name, argument):
     """Traced at full size: networks, losses, state; nothing is compiled."""
     config = importlib.import_module(f"configs.{name}").get_config(argument)
+    config.compute_dtype = "bfloat16" if argument else "float32"
     shape = tuple(config.data.image_shape)
     experiment = gan.build(config, shape, tuple("0123456789"), None)
     tx, ema = optax.adam(1e-3), Ema(0.9)
