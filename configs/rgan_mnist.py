@@ -3,8 +3,9 @@
 Command   python launch.py --mode=prepare --config.data.name=mnist   (once)
           python launch.py --config=configs/rgan_mnist.py
 Hardware  2 CPU cores (AMD EPYC), JAX 0.10.2, Python 3.11
-Time      still to be measured
-Number    still to be measured
+Time      of 15,000 steps still to be measured; about 6 minutes for 3,982 beside other programs
+Number    of 15,000 steps still to be measured; eval/fd_cnn_mnist_6d53cf07_10k 192 after 1,500
+          steps and 98.5 after 3,000, seed 0 (`gan_mnist`: 243 after 3,000)
 Paper     Huang et al. 2024, https://arxiv.org/abs/2501.05441
 """
 
