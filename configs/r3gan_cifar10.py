@@ -49,6 +49,7 @@ def get_config(arg=""):
         "model.blocks": 1,
         "model.group": 4,
         "optim.warmup_steps": 2,
+        "augment.policy": ("color",),
         "eval.num_samples": 0,
         "eval.num_samples_in_loop": 0,
     }

@@ -44,6 +44,7 @@ def get_config(arg=""):
     smoke = {
         "data.image_shape": (32, 32, 1),
         "batch_size": 20,
+        "objective.d_steps": 2,
         "model.generator_features": (8,),
         "model.discriminator_features": (8, 8),
         "eval.standing_samples": 32,
