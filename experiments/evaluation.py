@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from PIL import Image
 
 from experiments.config import validate
 from experiments.judge import IN_LOOP, Judge
@@ -19,6 +20,7 @@ from genjax.errors import UserError
 from genjax.train.parallel import Parallel, is_main, main_first
 
 NUM_FIGURE_EXAMPLES = 64
+STRIP_ROWS, STRIP_COLUMNS = 10, 10  # of the strip of samples through training
 
 
 def make_evaluator(run):
@@ -176,16 +178,15 @@ def make_drawer(run, workdir, provenance, figures="figures"):
 
     def draw(step, state, log=None, stop=_never):
         told = {**provenance, "step": step}
-        pictures = {}
+        pictures, tree = {}, run.eval_tree(state)
         if run.experiment.figures:
-            one = run.parallel.to_local((state.eval_params, state.model_state))
+            one = run.parallel.to_local(tree)
             if is_main():
                 rngs = rng.Rngs(jax.random.key(0), 0, jnp.asarray(host_batch["index"]))
                 batch = run.transform(jax.tree.map(jnp.asarray, host_batch), rngs, train=False)
                 pictures = run.experiment.figures(*one, batch)
             save_figures(workdir / figures, pictures, told)
         if sample:
-            tree = (state.eval_params, state.model_state)
             config = run.config.sample
             images = sample(tree, config.seed, np.arange(min(config.num, 256)), stop)
             if images is None:
@@ -210,6 +211,23 @@ def save_figures(folder, pictures, told):
 def samples_png(workdir, step):
     """Where the samples of a step go."""
     return Path(workdir) / "samples" / f"step_{step:08d}.png"
+
+
+def through_training(workdir, image_shape):
+    """The first samples of a run, always of the same noise, a row for each of up to ten steps.
+
+    Returns:
+      uint8 picture, or None where samples were drawn once at most.
+    """
+    paths = sorted((Path(workdir) / "samples").glob("step_????????.png"))
+    if len(paths) < 2:
+        return None
+    rows = []
+    for i in np.unique(np.linspace(0, len(paths) - 1, STRIP_ROWS).round().astype(int)):
+        with Image.open(paths[i]) as picture:
+            shown = np.asarray(picture).reshape(*picture.size[::-1], image_shape[-1])
+        rows.append(plots.cells(shown, image_shape, STRIP_COLUMNS))
+    return plots.grid(np.concatenate(rows), len(rows[0]))
 
 
 def save_png(path, picture, told):
@@ -278,7 +296,7 @@ def evaluate(config, workdir, source, step="latest"):
     """Computes every number of a checkpoint again, writes eval_<step>.json, draws the figures."""
     run, state, step = restored(config, workdir, step)
     provenance = provenance_of(run, source)
-    tree = (state.eval_params, state.model_state)
+    tree = run.eval_tree(state)
     metrics, pictures = make_whole_evaluator(run)(tree, last=True)
     figures = Path(workdir) / "figures" / f"step_{step:08d}"
     save_figures(figures, pictures, {**provenance, "step": step})
@@ -296,7 +314,7 @@ def sample(config, workdir, source, step="latest"):
     if run.experiment.sample is None:
         raise UserError(f"config.experiment='{config.experiment}' has nothing to sample")
     seed = config.sample.seed
-    tree = (state.eval_params, state.model_state)
+    tree = run.eval_tree(state)
     images = make_sampler(run)(tree, seed, np.arange(config.sample.num))
     told = {**provenance_of(run, source), "step": step, "seed": seed}
     folder = Path(workdir) / "samples" / f"step_{step:08d}_seed_{seed}"

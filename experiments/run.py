@@ -68,6 +68,9 @@ class Experiment:
       figures: (params, model_state, batch) -> {name: uint8 picture [H, W, C]}; not compiled.
       make_train_step: (tx, ema, axis_name) -> train_step, where one loss is not enough (a game).
       init_opt: (tx, params) -> optimizer state, likewise.
+      averaged: params -> those of them that config.ema is about, a dict; without it all.
+      settle: (params, model_state) -> model_state, once before these evaluate and sample (batch
+        statistics of averaged parameters); compiled.
     """
 
     init: Callable
@@ -84,6 +87,8 @@ class Experiment:
     figures: Callable | None = None
     make_train_step: Callable | None = None
     init_opt: Callable | None = None
+    averaged: Callable = lambda params: params
+    settle: Callable | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,7 +172,8 @@ class Run:
 
         def init(images):
             first = [images] if experiment.init_examples else []
-            return init_state(config.seed, lambda key: experiment.init(key, *first), init_opt, ema)
+            make = lambda key: experiment.init(key, *first)
+            return init_state(config.seed, make, init_opt, ema, experiment.averaged)
 
         shapes, evaluated = _check_shapes(
             config, experiment, transform, init, make_step(None), shape
@@ -217,6 +223,16 @@ class Run:
             health_names=lambda: checked_names(make_step(None), *shapes),
             init=functools.partial(init, _first_images(train_data, experiment.init_examples)),
         )
+
+    def eval_tree(self, state):
+        """(params, model_state) on the devices, to evaluate and sample with."""
+        tree = (state.eval_params, state.model_state)
+        return self._settled(tree) if self.experiment.settle else tree
+
+    @functools.cached_property
+    def _settled(self):
+        settle = self.experiment.settle
+        return self.parallel.compile_tree(lambda tree: (tree[0], settle(*tree)))
 
 
 def find_sources(config):

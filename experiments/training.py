@@ -20,8 +20,8 @@ from experiments.evaluation import (
     provenance_of,
     samples_png,
     save_figures,
-    save_png,
     say_report,
+    through_training,
 )
 from experiments.run import Run, say, warn
 from experiments.workdir import (
@@ -140,14 +140,15 @@ def _train(config, workdir, source, signals):
             "devices": f"{run.parallel.size} x {run.parallel.devices[0].device_kind}",
         }
         if run.experiment.export:
-            tree = run.parallel.to_local((place.state.eval_params, place.state.model_state))
+            tree = run.parallel.to_local(run.eval_tree(place.state))
             in_main(lambda: run.experiment.export(*tree, workdir))
         if is_main():
             files.write_json(workdir / "report.json", report)
-            picture = plots.curves(logs.read_metrics(workdir / "metrics.jsonl"))
-            if picture is not None:
-                told = {**provenance, "step": place.step}
-                save_png(workdir / "figures" / "curves.png", picture, told)
+            pictures = {"curves": plots.curves(logs.read_metrics(workdir / "metrics.jsonl"))}
+            pictures["through_training"] = through_training(workdir, config.data.image_shape)
+            told = {**provenance, "step": place.step}
+            drawn = {name: picture for name, picture in pictures.items() if picture is not None}
+            save_figures(workdir / "figures", drawn, told)
         say_report(workdir, report)
         return report
 
@@ -301,8 +302,7 @@ def fit(run, place, workdir, provenance, signals):
 
     def evaluate(step, state):
         with progress.paused():
-            tree = (state.eval_params, state.model_state)
-            found = evaluator(tree, step == config.num_train_steps, should_stop_now)
+            found = evaluator(run.eval_tree(state), step == config.num_train_steps, should_stop_now)
         if found is None:
             return None
         metrics, pictures = found
@@ -368,7 +368,7 @@ def fit(run, place, workdir, provenance, signals):
         raise Stopped(place.step)
     signals.something_to_save = jax.process_count() > 1
     if latest["eval"] is None:  # nothing was left to train
-        latest["eval"], _ = evaluator((place.state.eval_params, place.state.model_state), last=True)
+        latest["eval"], _ = evaluator(run.eval_tree(place.state), last=True)
     speed = {
         "images_per_second": progress.images_per_second,
         "first_step_seconds": latest["first_step_seconds"],

@@ -48,6 +48,17 @@ def grid(images, columns=None, padding=2):
     return out
 
 
+def cells(picture, image_shape, count, padding=2):
+    """The first images of a `grid` [H, W, C] -> [N, *image_shape], at most `count` of them."""
+    height, width, channels = image_shape
+    rows = (len(picture) - padding) // (height + padding)
+    columns = (picture.shape[1] - padding) // (width + padding)
+    apart = picture[padding:, padding:].reshape(
+        rows, height + padding, columns, width + padding, channels
+    )[:, :height, :, :width]
+    return apart.swapaxes(1, 2).reshape(-1, *image_shape)[:count]
+
+
 def save_png(path, image, provenance):
     """Writes a generated picture, marked as synthetic.
 

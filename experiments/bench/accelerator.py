@@ -4,7 +4,7 @@ Each run has its workdir under --out; when the time is over it is asked to stop,
 where it was when this is started again. What the runs found is in OUT/summary.json.
 
 python -m experiments.bench.accelerator --out=DIR [--minutes=9]
-    [--configs=airbench_cifar10:seeds=20,resnet18_cifar10] [-- --config.KEY=VALUE ...]
+    [--configs=airbench_cifar10:seeds=20,resnet18_cifar10,...] [-- --config.KEY=VALUE ...]
 """
 
 import json
@@ -21,7 +21,15 @@ ROOT = Path(__file__).parent.parent.parent
 OUT = flags.DEFINE_string("out", None, "Where the workdirs go.", required=True)
 MINUTES = flags.DEFINE_float("minutes", 9.0, "When the last run is asked to stop.")
 CONFIGS = flags.DEFINE_list(
-    "configs", ["airbench_cifar10:seeds=20", "resnet18_cifar10"], "Which runs, in this order."
+    "configs",
+    [
+        "airbench_cifar10:seeds=20",
+        "resnet18_cifar10",
+        "gan_stacked_mnist",
+        "sngan_cifar10",
+        "r3gan_cifar10",
+    ],
+    "Which runs, in this order.",
 )
 
 # To save and to leave.

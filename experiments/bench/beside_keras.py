@@ -74,4 +74,4 @@ class Ours:
 
     def evaluate(self):
         """The numbers of the evaluation split."""
-        return self._evaluate((self.state.eval_params, self.state.model_state))[0]
+        return self._evaluate(self._run.eval_tree(self.state))[0]

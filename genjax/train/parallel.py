@@ -363,6 +363,16 @@ class Parallel:
 
         return run
 
+    def compile_tree(self, fn):
+        """Compiles `fn(tree) -> tree`, over trees that live on the devices as a state does."""
+        if self.kind == "pmap":
+            return jax.pmap(fn, axis_name=AXIS, devices=self.devices)
+
+        def run(tree):
+            return jax.jit(fn, out_shardings=self.shardings(jax.eval_shape(fn, tree)))(tree)
+
+        return run
+
     def fetch(self, tree):
         """A small replicated pytree (metrics) on the host."""
         if self.kind == "pmap":

@@ -20,7 +20,7 @@ class TrainState(flax.struct.PyTreeNode):
       params: the parameters; for a game {"generator": ..., "discriminator": ...}.
       model_state: what a network carries besides parameters (batch statistics), {} if nothing.
       opt_state: the optimizer's state.
-      ema_params: exponential moving average of params, {} if there is none.
+      ema_params: exponential moving average of params or of a part of them, {} if there is none.
       rng: the root key; never advanced.
       skipped: int32 scalar, steps whose update was left out because it was not finite.
     """
@@ -36,7 +36,11 @@ class TrainState(flax.struct.PyTreeNode):
     @property
     def eval_params(self):
         """The parameters to evaluate and sample with: the average where there is one."""
-        return self.ema_params if jax.tree.leaves(self.ema_params) else self.params
+        if not jax.tree.leaves(self.ema_params):
+            return self.params
+        if len(self.ema_params) == len(self.params):
+            return self.ema_params
+        return {**self.params, **self.ema_params}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +75,7 @@ class Ema:
         return jax.tree.map(lambda e, p: e + (1.0 - decay) * (p - e), ema_params, params)
 
 
-def init_state(seed, init, init_opt, ema):
+def init_state(seed, init, init_opt, ema, averaged=lambda params: params):
     """A state at step 0.
 
     Args:
@@ -79,6 +83,7 @@ def init_state(seed, init, init_opt, ema):
       init: key -> (params, model_state).
       init_opt: params -> optimizer state.
       ema: an `Ema`.
+      averaged: params -> those of them that have an average, a dict.
     """
     root = jax.random.key(seed)
     params, model_state = init(Rngs(root, 0, jnp.zeros(1, jnp.int32)).layer("init"))
@@ -88,7 +93,7 @@ def init_state(seed, init, init_opt, ema):
         model_state=model_state,
         opt_state=init_opt(params),
         # A copy: parameters and average must not share a buffer, the state is donated.
-        ema_params=jax.tree.map(jnp.copy, params) if ema.enabled else {},
+        ema_params=jax.tree.map(jnp.copy, averaged(params)) if ema.enabled else {},
         rng=root,
         skipped=jnp.zeros((), jnp.int32),
     )
@@ -120,7 +125,7 @@ def make_train_step(loss_fn, tx, ema, *, accumulate_steps=1, axis_name=None):
         if accumulate_steps == 1:
             grads, metrics, model_state = gradients(state.params, state.model_state, batch, state)
         else:
-            parts = _split(batch, accumulate_steps)
+            parts = split_batch(batch, accumulate_steps)
 
             def part(model_state, batch):
                 grads, metrics, model_state = gradients(state.params, model_state, batch, state)
@@ -145,7 +150,7 @@ def make_train_step(loss_fn, tx, ema, *, accumulate_steps=1, axis_name=None):
     return train_step
 
 
-def _split(batch, parts):
+def split_batch(batch, parts):
     """[B, ...] -> [parts, B / parts, ...]; strided, so each device holds its share of each part."""
 
     def split(x):

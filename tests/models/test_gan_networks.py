@@ -1,0 +1,120 @@
+"""The pairs of networks of a GAN: sizes, ranges, labels, batch statistics."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from genjax.models.dcgan import DcganDiscriminator, DcganGenerator
+from genjax.models.gan import BatchNorm, ProjectionHead
+from genjax.models.mlp_gan import MlpDiscriminator, MlpGenerator
+from genjax.models.r3gan import R3ganDiscriminator, R3ganGenerator
+from genjax.models.sngan import SnganDiscriminator, SnganGenerator
+from genjax.train.logs import count_parameters
+
+KEY = jax.random.key(0)
+SHAPE = (8, 12, 3)
+PAIRS = {
+    "mlp_gan": (MlpGenerator(SHAPE, (7, 5)), MlpDiscriminator((6,))),
+    "dcgan": (DcganGenerator(SHAPE, (8, 4)), DcganDiscriminator((4, 8))),
+    "sngan": (SnganGenerator(SHAPE, (4, 4)), SnganDiscriminator((4, 4, 6))),
+    "r3gan": (R3ganGenerator(SHAPE, (8, 4), 1, 2, 4), R3ganDiscriminator((4, 8), 1, 2, 4)),
+}
+
+
+def size(module, *inputs):
+    return count_parameters(jax.eval_shape(lambda: module.init(KEY, *inputs))["params"])
+
+
+def test_the_tutorials_pair_of_dense_layers():
+    widths = (100, 256, 512, 1024, 784)
+    dense = sum((a + 1) * b for a, b in zip(widths, widths[1:]))
+    norms = 2 * (256 + 512 + 1024)
+    assert size(MlpGenerator((28, 28, 1)), jnp.zeros((1, 100))) == dense + norms == 1_489_936
+    images = jnp.zeros((1, 28, 28, 1))
+    assert size(MlpDiscriminator(), images) == 785 * 512 + 513 * 256 + 257 == 533_505
+
+
+@pytest.mark.parametrize("side,halvings", [(28, 2), (32, 3), (64, 4)])
+def test_a_dcgan_ends_where_its_discriminator_begins(side, halvings):
+    features = (32, 16, 8, 4)[:halvings]
+    z, shape = jnp.zeros((2, 100)), (side, side, 3)
+    generator = DcganGenerator(shape, features)
+    made = jax.eval_shape(lambda: generator.init_with_output(KEY, z)[0])
+    assert made.shape == (2, *shape)
+    discriminator = DcganDiscriminator(features[::-1][:2])
+    assert jax.eval_shape(lambda x: discriminator.init_with_output(KEY, x)[0], made).shape == (2,)
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_every_pair_has_the_same_signatures_and_listens_to_labels(name):
+    generator, discriminator = PAIRS[name]
+    z, y = jax.random.normal(KEY, (4, 5)), jnp.eye(4)
+
+    @jax.jit
+    def play(z, y):
+        made = generator.init(KEY, z, y)
+        # Labels speak through layers that begin at 0, and blocks that do.
+        params = jax.tree.map(lambda p: p + 0.1 * jax.random.normal(KEY, p.shape), made["params"])
+        made = {**made, "params": params}
+        stats = [k for k in made if k != "params"]
+        train = lambda y: generator.apply(made, z, y, True, mutable=stats)[0]
+        x, other = train(y), train(y[::-1])
+        judge = discriminator.init(KEY, x, y)
+        judge = jax.tree.map(lambda p: p + 0.1 * jax.random.normal(KEY, p.shape), judge)
+        score = lambda x, y: discriminator.apply(judge, x, y)
+        return x, other, score(x, y), score(x, y[::-1]), score(x[::-1], y[::-1])
+
+    x, other, logits, relabelled, reversed_ = play(z, y)
+    assert x.shape == (4, *SHAPE) and x.dtype == jnp.float32 and logits.shape == (4,)
+    assert jnp.abs(x - other).max() > 1e-3 and jnp.abs(logits - relabelled).max() > 1e-3
+    np.testing.assert_allclose(reversed_[::-1], logits, rtol=1e-4, atol=1e-5)  # each on its own
+    if name != "r3gan":
+        assert jnp.abs(x).max() <= 1
+
+
+def test_only_generators_have_batch_statistics():
+    for name, (generator, discriminator) in PAIRS.items():
+        made = jax.eval_shape(lambda g=generator: g.init(KEY, jnp.zeros((2, 5))))
+        assert ("batch_stats" in made) == (name != "r3gan")
+        judged = jax.eval_shape(lambda d=discriminator: d.init(KEY, jnp.zeros((2, *SHAPE))))
+        assert set(judged) == {"params"}
+
+
+def test_blocks_without_norm_begin_as_identities():
+    generator = R3ganGenerator((8, 8, 1), (4,), 2, 2, 4)
+    z = jax.random.normal(KEY, (3, 5))
+    x, variables = generator.init_with_output(KEY, z)
+    params = variables["params"]
+    h = params["basis"] * (z @ params["Dense_0"]["kernel"])[:, None, None]
+    np.testing.assert_allclose(x, h @ params["Conv_0"]["kernel"][0, 0], rtol=1e-4, atol=1e-5)
+
+
+def test_conditional_norm_is_batch_norm_with_a_scale_and_bias_of_each_class():
+    h = jax.random.normal(KEY, (6, 2, 2, 3)) * 3 + 1
+    y = jnp.eye(2)[jnp.array([0, 1, 0, 1, 1, 0])]
+    norm = BatchNorm(0.0)
+    variables = norm.init(KEY, h, y, True)
+    rows = jax.random.normal(jax.random.key(1), (2, 2, 3))
+    params = {"scale": {"kernel": rows[0]}, "bias": {"kernel": rows[1]}}
+    out, new = norm.apply({**variables, "params": params}, h, y, True, mutable=["batch_stats"])
+    mean, std = h.mean((0, 1, 2)), h.std((0, 1, 2))
+    per_class = lambda kernel: (y @ kernel)[:, None, None]
+    wanted = (h - mean) / std * (1 + per_class(rows[0])) + per_class(rows[1])
+    np.testing.assert_allclose(out, wanted, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(new["batch_stats"]["norm"]["mean"], mean, rtol=1e-4, atol=1e-5)
+
+
+def test_a_projection_adds_the_product_with_the_class():
+    head, h, y = ProjectionHead(), jax.random.normal(KEY, (3, 4)), jnp.eye(3)
+    variables = head.init(KEY, h, y)
+    p = variables["params"]
+    wanted = h @ p["logit"]["kernel"][:, 0] + jnp.sum(p["embedding"]["kernel"] * h, axis=1)
+    np.testing.assert_allclose(head.apply(variables, h, y), wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["dcgan", "sngan", "r3gan"])
+def test_sizes_that_do_not_halve_are_refused(name):
+    _, discriminator = PAIRS[name]
+    with pytest.raises(ValueError, match="multiples of"):
+        jax.eval_shape(lambda: discriminator.init(KEY, jnp.zeros((1, 9, 8, 3))))
