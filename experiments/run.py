@@ -22,7 +22,7 @@ from genjax.errors import UserError
 from genjax.train.checkpoint import quiet_orbax
 from genjax.train.guard import checked_names, guarded
 from genjax.train.loop import Cadence
-from genjax.train.optimizers import make_optimizer, make_schedule
+from genjax.train.optimizers import LINE_SEARCHING, make_optimizer, make_schedule
 from genjax.train.parallel import (
     Parallel,
     agreed,
@@ -68,6 +68,7 @@ class Experiment:
       figures: (params, model_state, batch) -> {name: uint8 picture [H, W, C]}; not compiled.
       make_train_step: (tx, ema, axis_name) -> train_step, where one loss is not enough (a game).
       init_opt: (tx, params) -> optimizer state, likewise.
+      line_search: whether that step gives an optimizer the loss as a function.
     """
 
     init: Callable
@@ -84,6 +85,7 @@ class Experiment:
     figures: Callable | None = None
     make_train_step: Callable | None = None
     init_opt: Callable | None = None
+    line_search: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,6 +132,9 @@ class Run:
 
         optim = config.optim.to_dict()
         accumulate_steps, lr = optim.pop("accumulate_steps"), optim.pop("lr")
+        able = optim["name"] not in LINE_SEARCHING or experiment.line_search
+        other = f"another with config.experiment='{config.experiment}'"
+        require(able, "optim.name", optim["name"], other)
         schedule = make_schedule(
             lr, optim.pop("schedule"), optim.pop("warmup_steps"), config.num_train_steps
         )
@@ -217,6 +222,21 @@ class Run:
             health_names=lambda: checked_names(make_step(None), *shapes),
             init=functools.partial(init, _first_images(train_data, experiment.init_examples)),
         )
+
+
+def hook(config, name, default=None):
+    """What the family of a config does in its own way; few do.
+
+    `complete(config)` returns the config with what follows from others of its fields, such as the
+    size of a picture; `train(config, workdir, source, train_one)` makes several runs of one;
+    `sample(config, workdir, source, step)` is what --mode=sample does.
+    """
+    return getattr(_family(config.experiment), name, default)
+
+
+def completed(config):
+    """The config with what its family derives from others of its fields."""
+    return hook(config, "complete", lambda config: config)(config)
 
 
 def find_sources(config):
@@ -317,7 +337,7 @@ def _metric_names(config, experiment, evaluated, judge):
 def prepare(config):
     """Makes the dataset of a config ready to be read."""
     name = config.data.name
-    if name.startswith(("folder:", "codes:")):
+    if name.startswith(("folder:", "picture:", "codes:")):
         raise UserError(f"config.data.name='{name}' is the data: there is nothing to prepare")
     from genjax.data import builders  # imports TFDS, which nothing else needs once data is cached
 

@@ -33,12 +33,14 @@ class StyleLoss:
     """A style loss as sums and their comparison.
 
     Attributes:
-      sums: (activations [H, W, C], weights [H, W] or None for ones) -> {name: array}; additive.
+      sums: (activations [H, W, C], weights [H, W] or None for ones) -> {name: array}.
       distance: (sums, the target's) -> scalar, 0 where they describe the same.
+      additive: whether sums of parts of a picture add up, and know weights.
     """
 
     sums: Callable
     distance: Callable
+    additive: bool = True
 
 
 def _weighted(features, weights):
@@ -100,13 +102,6 @@ def mean_std_distance(sums, target):
 def wasserstein_distance(sums, target):
     (mean, cov), (mean_t, cov_t) = mean_covariance(sums), mean_covariance(target)
     return wasserstein2(mean, cov, mean_t, cov_t) / mean.shape[0]
-
-
-STYLE_LOSSES = {
-    "gram": StyleLoss(gram_sums, gram_distance),
-    "mean_std": StyleLoss(mean_std_sums, mean_std_distance),
-    "wasserstein": StyleLoss(moment_sums, wasserstein_distance),
-}
 
 
 def wasserstein2(mean, cov, mean_t, cov_t):
@@ -205,3 +200,15 @@ def relaxed_emd(x, y):
     """
     distances = cosine_distances(x, y)
     return jnp.maximum(distances.min(1).mean(), distances.min(0).mean())
+
+
+STYLE_LOSSES = {
+    "gram": StyleLoss(gram_sums, gram_distance),
+    "mean_std": StyleLoss(mean_std_sums, mean_std_distance),
+    "wasserstein": StyleLoss(moment_sums, wasserstein_distance),
+    "relaxed_emd": StyleLoss(
+        lambda features, weights=None: {"points": some_positions(features)},
+        lambda sums, target: relaxed_emd(sums["points"], target["points"]),
+        additive=False,
+    ),
+}
