@@ -42,6 +42,7 @@ SHARED = (
     "judge",
     "latents",
     "run",
+    "stylize",
     "training",
     "workdir",
 )

@@ -109,7 +109,7 @@ def load_network(config, layers):
     choose(vgg.BLOCKS, model.depth, "model.depth")
     choose(vgg.POOLS, model.pool, "model.pool")
     choose(("", *vgg.PADDINGS), model.padding, "model.padding")
-    variant, depth, params, told = model.variant, model.depth, None, "random"
+    variant, depth, params, told, widths = model.variant, model.depth, None, "random", ()
     if config.weights != "random":
         _check_layers(layers, max(vgg.BLOCKS))
         try:
@@ -117,10 +117,17 @@ def load_network(config, layers):
         except UserError as error:
             raise UserError(f"{error}; --config.weights=random runs without any") from error
         variant, depth, params = loaded.variant, loaded.depth, loaded.params
+        widths = loaded.widths
         told = f"{Path(loaded.path).name} {loaded.sha256}"
     _check_layers(layers, depth)
     network = VGG(
-        layers, depth, variant, model.pool, model.padding, jnp.dtype(config.compute_dtype)
+        layers,
+        depth,
+        variant,
+        model.pool,
+        model.padding,
+        widths,
+        jnp.dtype(config.compute_dtype),
     )
     return network, params, told
 

@@ -93,6 +93,7 @@ class VGG(nn.Module):
       variant: a name in `VARIANTS`.
       pool: a name in `POOLS`.
       padding: a name in `PADDINGS`; "" for the variant's own.
+      widths: channels of the five blocks; () for the variant's.
       dtype: of the activations; None for that of the images.
     """
 
@@ -101,6 +102,7 @@ class VGG(nn.Module):
     variant: str = "keras"
     pool: str = "max"
     padding: str = ""
+    widths: tuple[int, ...] = ()
     dtype: Any = None
 
     @nn.compact
@@ -118,7 +120,7 @@ class VGG(nn.Module):
         """
         wanted = {name: canonical(name, self.depth) for name in self.layers}
         variant = VARIANTS[self.variant]
-        padding = self.padding or variant.padding
+        padding, widths = self.padding or variant.padding, self.widths or variant.widths
         found = {}
         x = variant.preprocess(images)
         if variant.conv0:
@@ -131,7 +133,7 @@ class VGG(nn.Module):
                 continue
             if padding == "reflect" and min(x.shape[1:3]) < 2:
                 raise ValueError(f"images {images.shape[1:3]} are too small for {name}")
-            x = Conv3x3(variant.widths[block], padding, dtype=self.dtype, name=name)(x)
+            x = Conv3x3(widths[block], padding, dtype=self.dtype, name=name)(x)
             found[name] = x
             x = found[name.replace("conv", "relu")] = nn.relu(x)
         return {name: found[ours] for name, ours in wanted.items()}

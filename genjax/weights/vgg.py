@@ -28,7 +28,7 @@ class LoadedVGG:
 
     Attributes:
       params: for `VGG.apply({"params": ...})`, float32 NumPy arrays.
-      variant, depth: of `genjax.models.vgg.VGG`.
+      variant, depth, widths: of `genjax.models.vgg.VGG`.
       path: where they come from.
       sha256: of the file's bytes.
     """
@@ -36,6 +36,7 @@ class LoadedVGG:
     params: dict
     variant: str
     depth: int
+    widths: tuple[int, ...]
     path: str
     sha256: str
 
@@ -64,7 +65,10 @@ def load_vgg(layers, path=None, variant="keras", depth=19):
         )
     variant, depth, name_of = found
     convs = [name for kind, name, _ in vgg.path_to(layers, depth) if kind == "conv"]
-    widths = dict(zip(convs, _shapes(convs, depth, vgg.VARIANTS[variant].widths)))
+    block_widths = vgg.VARIANTS[variant].widths
+    if variant == "distilled":  # the students of the five layers are not all as wide
+        block_widths = _widths_of(arrays, name_of, block_widths)
+    widths = dict(zip(convs, _shapes(convs, depth, block_widths)))
     if vgg.VARIANTS[variant].conv0:
         widths = {"conv0": (1, 1, 3, 3), **widths}
     params = {}
@@ -79,7 +83,7 @@ def load_vgg(layers, path=None, variant="keras", depth=19):
             )
         params[ours] = _layer(arrays, theirs, shape, variant, f"the weights {path}: {theirs}")
         there = ours
-    return LoadedVGG(params, variant, depth, str(path), sha256)
+    return LoadedVGG(params, variant, depth, tuple(block_widths), str(path), sha256)
 
 
 def load_decoder(path):
@@ -178,6 +182,11 @@ def _places(depth, start, step):
 
 def _short(name):
     return name.replace("_", "")
+
+
+def _widths_of(arrays, name_of, usual):
+    found = [arrays.get(f"{name_of(f'conv{block}_1')}.weight") for block in range(1, 6)]
+    return [n if x is None or x.ndim != 4 else len(x) for n, x in zip(usual, found)]
 
 
 def _shapes(convs, depth, widths):
