@@ -86,10 +86,9 @@ def sum_over_tiles(tiles, fn, *images):
 
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def at(start, owned, *images):
+        zero = jnp.zeros_like(start[0])
         windows = [
-            lax.dynamic_slice(
-                x, (0, start[0], start[1], 0), (x.shape[0], *tiles.window, x.shape[-1])
-            )
+            lax.dynamic_slice(x, (zero, *start, zero), (x.shape[0], *tiles.window, x.shape[-1]))
             for x in images
         ]
         return fn(start, owned, *windows)
