@@ -32,4 +32,4 @@ def get_config(arg=""):
     config.objective.content_weight = 0.3
     config.objective.style_weight = 1.0
     config.objective.tv_weight = 0.2
-    return apply_style_arg(config, arg)
+    return apply_style_arg(config, arg, {"num_train_steps": 4})

@@ -177,6 +177,7 @@ def _check_side(key, found, size, config):
     require(len(layers) > 0, "model.style_layers", (), "at least one layer, or content_layers")
     choose(vgg.BLOCKS, config.model.depth, "model.depth")
     _check_layers(layers, config.model.depth)
+    pictures.check_size(found, key)
     least = 2 * vgg.reach(layers, config.model.depth)[0]
     if min(size.height, size.width) < least:
         raise UserError(
@@ -578,7 +579,7 @@ def apply_style_arg(config, arg, smoke=None):
         "weights": "random",
         "sizes": (48,) if len(config.sizes) == 1 else (40, 48),
         "size_steps": (),
-        "model.content_layers": ("block2_conv2",),
+        "model.content_layers": ("block2_conv1",),
         "model.style_layers": ("block1_conv1", "block2_conv1"),
         "model.style_layer_weights": (),
     }

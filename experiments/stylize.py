@@ -51,6 +51,7 @@ def read_pictures(config, layer, depth=19):
 
     def read(name, key, long_side):
         found = pictures.size_of(name, key)
+        pictures.check_size(found, key)
         size = found.scaled_to(long_side or max(found.height, found.width))
         if min(size.height, size.width) < 2 * stride:
             raise UserError(

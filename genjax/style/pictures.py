@@ -19,6 +19,7 @@ from genjax.plots import SOURCE_TYPE, XMP, png_texts, to_uint8
 # What the result can be written as: config.output.kind.
 KINDS = {"png": ".png", "jpeg": ".jpg", "png16": ".png"}
 _JPEG_QUALITY = 95
+MIN_SIDE = 16  # of a picture, before it is resized
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +38,15 @@ class Size:
 def size_of(name, key):
     """The size of a picture as it is seen, upright; `key` of the config names it in messages."""
     return _decoded(name, key, lambda image: Size(image.height, image.width))
+
+
+def check_size(found, key):
+    """Refuses a picture that shows nothing; UserError."""
+    if min(found.height, found.width) < MIN_SIDE:
+        raise UserError(
+            f"config.{key}: a picture of {found.width}x{found.height} pixels shows nothing; it "
+            f"needs {MIN_SIDE} pixels a side at least"
+        )
 
 
 def read_rgb(name, key, size):
