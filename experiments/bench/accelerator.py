@@ -21,8 +21,17 @@ ROOT = Path(__file__).parent.parent.parent
 OUT = flags.DEFINE_string("out", None, "Where the workdirs go.", required=True)
 MINUTES = flags.DEFINE_float("minutes", 9.0, "When the last run is asked to stop.")
 CONFIGS = flags.DEFINE_list(
-    "configs", ["airbench_cifar10:seeds=20", "resnet18_cifar10"], "Which runs, in this order."
+    "configs",
+    ["airbench_cifar10:seeds=20", "resnet18_cifar10", "style_512", "style_2896"],
+    "Which runs, in this order: names of configs, or in `SHORT`.",
 )
+
+# Names for a config with overrides. Style transfer costs the same with any weights, and random ones
+# are there; 500 steps of 512 pixels, and the size of a print, on the embedded pictures.
+SHORT = {
+    "style_512": ("style_gatys", ["weights=random", "sizes=(512,)", "sample_every_steps=0"]),
+    "style_2896": ("style_w2", ["weights=random", "sizes=(512,1024,2048,2896)", "size_steps=()"]),
+}
 
 # To save and to leave.
 GRACE_SECONDS = 60
@@ -49,14 +58,16 @@ def main(argv):
     out.mkdir(parents=True, exist_ok=True)
     summary = {}
     for name in CONFIGS.value:
-        config, folder = f"configs/{name.replace(':', '.py:', 1)}", name.replace(":", "_")
-        config += "" if ":" in name else ".py"
+        file, overrides = SHORT.get(name, (name, []))
+        config, folder = f"configs/{file.replace(':', '.py:', 1)}", name.replace(":", "_")
+        config += "" if ":" in file else ".py"
+        asked = [f"--config.{override}" for override in overrides] + argv[1:]
         workdir = out / folder
         report = workdir / "report.json"
         told = summary.setdefault(name, {})
         measured = out / f"{folder}_utilisation.json"
         if not measured.exists() and time.monotonic() < deadline:
-            command = ["-m", "experiments.bench.utilisation", f"--config={config}", *argv[1:]]
+            command = ["-m", "experiments.bench.utilisation", f"--config={config}", *asked]
             done = subprocess.run(
                 [sys.executable, *command], cwd=ROOT, capture_output=True, text=True
             )
@@ -66,7 +77,7 @@ def main(argv):
                 told["error"] = done.stderr[-500:]
         if time.monotonic() < deadline:
             command = [sys.executable, "launch.py", f"--config={config}", f"--workdir={workdir}"]
-            told["exit_code"] = run_until(deadline, command + argv[1:], out / f"{folder}.log")
+            told["exit_code"] = run_until(deadline, command + asked, out / f"{folder}.log")
         for path in (measured, report):
             if path.exists():
                 told.update(json.loads(path.read_text()))
