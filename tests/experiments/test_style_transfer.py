@@ -245,8 +245,13 @@ def test_pictures_that_are_too_small_or_narrow(tmp_path, size, message):
             training.train(config, tmp_path / "run", SOURCE)
 
 
+def test_other_families_have_no_line_search(smoke_config):
+    with pytest.raises(UserError, match="optim.name='lbfgs' must be another with .*'vae'"):
+        Run.build(smoke_config(**{"optim.name": "lbfgs"}))
+
+
 def test_the_command_line(launch, tmp_path):
-    """A text file called .jpg: one line, exit code 2, nothing made; and another family's L-BFGS."""
+    """A text file called .jpg: one line, exit code 2, nothing made."""
     (tmp_path / "text.jpg").write_text("hello")
     made = launch(
         "--config=configs/style_gatys.py:smoke",
