@@ -106,7 +106,7 @@ def test_adain_is_trained_used_and_used_again(tmp_path):
 
 def test_a_network_of_one_style(tmp_path):
     config = style_feedforward.get_config("smoke")
-    config.optim.lr, config.num_train_steps = 5e-3, 40
+    config.optim.lr, config.num_train_steps, config.log_every_steps = 5e-3, 40, 1
     config.eval_every_steps = config.sample_every_steps = config.checkpoint_every_steps = 0
     training.train(config, tmp_path, SOURCE)
     lines = [json.loads(x) for x in (tmp_path / "metrics.jsonl").read_text().splitlines()]
@@ -115,9 +115,6 @@ def test_a_network_of_one_style(tmp_path):
     first = picture(tmp_path)
     assert first.shape == (16, 24, 3)
     other = config.copy_and_resolve_references()
-    other.content = "flower"
-    evaluation.sample(other, tmp_path, SOURCE)
-    assert (tmp_path / "samples" / "flower_flower.png").exists()
     other.style = "china"
     with pytest.raises(UserError, match="config.style: 'flower' there, 'china' now"):
         evaluation.sample(other, tmp_path, SOURCE)

@@ -71,8 +71,8 @@ def test_every_activation(monkeypatch, depth, variant, pool, padding):
     net = VGG(tuple(layers), depth, variant, pool, "" if variant == "normalised" else padding)
     rng = np.random.default_rng(0)
     images = rng.random((2, 35, 33, 3), np.float32)
-    variables = net.init(jax.random.key(0), images)
-    draw = lambda x: jnp.asarray(x + 0.1 * rng.standard_normal(x.shape), jnp.float32)
+    variables = jax.eval_shape(net.init, jax.random.key(0), images)
+    draw = lambda x: jnp.asarray(0.3 * rng.standard_normal(x.shape), jnp.float32)
     params = jax.tree.map(draw, variables["params"])
     found = jax.jit(net.apply)({"params": params}, images)
     assert set(found) == set(layers)
@@ -82,7 +82,7 @@ def test_every_activation(monkeypatch, depth, variant, pool, padding):
             want = expected[name]
             assert found[name].shape[1:] == want.shape
             error = np.abs(found[name][i] - want).max() / np.abs(want).max()
-            assert error < 1e-5, (name, error)
+            assert error < 5e-5, (name, error)
 
 
 def test_no_deeper_than_asked():
@@ -117,8 +117,9 @@ def test_reach(monkeypatch, layer):
     stride, radius = reach([layer])
     size, place = 96, 96 // stride // 2
     x = jnp.ones((1, size, size, 3))
-    params = jax.tree.map(lambda p: jnp.abs(p) + 0.1, net.init(jax.random.key(0), x))
-    gradient = jax.grad(lambda x: net.apply(params, x)[layer][0, place, place].sum())(x)
+    params = jax.tree.map(lambda p: jnp.abs(p) + 0.1, jax.jit(net.init)(jax.random.key(0), x))
+    at = lambda x: net.apply(params, x)[layer][0, place, place].sum()
+    gradient = jax.jit(jax.grad(at))(x)
     rows = np.flatnonzero(np.abs(gradient[0]).sum((1, 2)))
     assert rows[0] == place * stride - radius
     assert rows[-1] == place * stride + stride - 1 + radius
