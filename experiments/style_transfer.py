@@ -237,13 +237,26 @@ def build(config, image_shape, class_names, axis_name):
             per_position = lambda s: {k: v / s.get("n", 1.0) for k, v in s.items()}
             each.append({n: [per_position(s) for s in regions] for n, regions in sums.items()})
         weights = targets.style_shares
-        return jax.tree.map(lambda *x: sum(w * v for w, v in zip(weights, x)), *each)
+        mean = jax.tree.map(lambda *x: sum(w * v for w, v in zip(weights, x)), *each)
+        return {n: [style.prepare(s) for s in regions] for n, regions in mean.items()}
+
+    def style_scale(target):
+        """{layer: [what the distance to each region's target is divided by]}."""
+        if not objective.relative or not style.additive:
+            return {n: [jnp.ones(())] * len(regions) for n, regions in target.items()}
+
+        def to_nothing(target):
+            nothing = jax.tree.map(jnp.zeros_like, target)
+            return style.distance({**nothing, "n": jnp.ones(())}, target)
+
+        return {n: [to_nothing(t) for t in regions] for n, regions in target.items()}
 
     def init(key, images):
         content = unit(images)
         keys = jax.random.split(key)
         params_vgg = network_params(network, params, keys[0], image_shape)
-        model_state = {"vgg": params_vgg, "style": style_target(params_vgg)}
+        target = style_target(params_vgg)
+        model_state = {"vgg": params_vgg, "style": target, "style_scale": style_scale(target)}
         if tiles is None and content_layers:
             found = activations(params_vgg, content)
             model_state["content"] = {n: content_of(found[n]) for n in content_layers}
@@ -267,24 +280,18 @@ def build(config, image_shape, class_names, axis_name):
         scale = jnp.mean(target**2) if objective.relative else 1.0
         return jnp.mean((x - target) ** 2), scale
 
-    def style_distance(sums, target):
-        distance = style.distance(sums, target)
-        if not objective.relative or not style.additive:
-            return distance
-        nothing = {k: jnp.ones_like(v) if k == "n" else jnp.zeros_like(v) for k, v in sums.items()}
-        return distance / style.distance(nothing, target)
-
-    def style_term(sums, target):
+    def style_term(sums, model_state):
         total = 0.0
         for share, name in zip(shares, style_layers):
-            pairs = list(zip(sums[name], target[name], strict=True))
-            total += share * sum(style_distance(s, t) for s, t in pairs) / len(pairs)
+            target, scale = model_state["style"][name], model_state["style_scale"][name]
+            each = [style.distance(*pair) / by for *pair, by in zip(sums[name], target, scale)]
+            total += share * sum(each) / len(each)
         return total
 
     def terms_at_once(image, model_state):
         found = activations(model_state["vgg"], image)
         sums = describe(found, regions_of(found, masks))
-        out = {"style": style_term(sums, model_state["style"])}
+        out = {"style": style_term(sums, model_state)}
         pairs = [(found[n], model_state["content"][n]) for n in content_layers]
         ratios = [content_distance(x, target) for x, target in pairs]
         out["content"] = sum(d / s for d, s in ratios) / max(len(ratios), 1)
@@ -309,7 +316,7 @@ def build(config, image_shape, class_names, axis_name):
             return out
 
         sums = sum_over_tiles(tiles, sums_of, image, content, *([] if masks is None else [masks]))
-        out = {"style": style_term(sums["style"], model_state["style"])}
+        out = {"style": style_term(sums["style"], model_state)}
         scale = "scale" if objective.relative else "n"
         found = [s["squares"] / s[scale] for s in sums["content"].values()]
         out["content"] = sum(found) / max(len(found), 1)

@@ -36,11 +36,13 @@ class StyleLoss:
       sums: (activations [H, W, C], weights [H, W] or None for ones) -> {name: array}.
       distance: (sums, the target's) -> scalar, 0 where they describe the same.
       additive: whether sums of parts of a picture add up, and know weights.
+      prepare: the target's sums -> the same with what `distance` would compute of them each time.
     """
 
     sums: Callable
     distance: Callable
     additive: bool = True
+    prepare: Callable = lambda sums: sums
 
 
 def _weighted(features, weights):
@@ -101,15 +103,21 @@ def mean_std_distance(sums, target):
 
 def wasserstein_distance(sums, target):
     (mean, cov), (mean_t, cov_t) = mean_covariance(sums), mean_covariance(target)
-    return wasserstein2(mean, cov, mean_t, cov_t) / mean.shape[0]
+    return wasserstein2(mean, cov, mean_t, cov_t, target.get("root")) / mean.shape[0]
 
 
-def wasserstein2(mean, cov, mean_t, cov_t):
+def with_root(sums):
+    """With the root of the covariance, which no step needs to compute again."""
+    return {**sums, "root": matrix_sqrt(mean_covariance(sums)[1])}
+
+
+def wasserstein2(mean, cov, mean_t, cov_t, root=None):
     """Squared 2-Wasserstein distance of N(mean, cov) and N(mean_t, cov_t).
 
-    Differentiable in the first two arguments, singular covariances included.
+    Differentiable in the first two arguments, singular covariances included; `root` is cov_t^(1/2)
+    where it is known.
     """
-    root = matrix_sqrt(lax.stop_gradient(cov_t))
+    root = matrix_sqrt(lax.stop_gradient(cov_t)) if root is None else root
     middle = jnp.matmul(jnp.matmul(root, cov, precision=_PRECISION), root, precision=_PRECISION)
     cross = trace_sqrt((middle + middle.T) / 2)
     return jnp.sum((mean - mean_t) ** 2) + jnp.trace(cov) + jnp.trace(cov_t) - 2 * cross
@@ -205,7 +213,7 @@ def relaxed_emd(x, y):
 STYLE_LOSSES = {
     "gram": StyleLoss(gram_sums, gram_distance),
     "mean_std": StyleLoss(mean_std_sums, mean_std_distance),
-    "wasserstein": StyleLoss(moment_sums, wasserstein_distance),
+    "wasserstein": StyleLoss(moment_sums, wasserstein_distance, prepare=with_root),
     "relaxed_emd": StyleLoss(
         lambda features, weights=None: {"points": some_positions(features)},
         lambda sums, target: relaxed_emd(sums["points"], target["points"]),

@@ -61,6 +61,9 @@ def test_values(name, features):
     x, y = features
     np.testing.assert_allclose(loss_of(name)(x, y), CLOSED[name](x, y), rtol=1e-9)
     assert abs(loss_of(name)(x, x)) < 1e-9 * CLOSED[name](x, y)
+    loss = STYLE_LOSSES[name]
+    prepared = loss.distance(loss.sums(x), loss.prepare(loss.sums(y)))
+    np.testing.assert_allclose(prepared, loss_of(name)(x, y), rtol=1e-9)
 
 
 @pytest.mark.parametrize("name", CLOSED)
