@@ -6,7 +6,7 @@ variation 30; Adam 0.02 with beta1 0.99 and epsilon 0.1; pixels kept in [0, 1].
 Command   python launch.py --config=configs/style_gatys.py \
             --config.content=a.jpg --config.style=b.jpg
 Hardware  2 CPU cores (AMD EPYC), JAX 0.10.2, Python 3.11
-Time      still to be measured
+Time      0.35 s a step at 224x149, random weights, beside other work (PyTorch 2.13: 0.35 s)
 Number    none: look at it
 Paper     Gatys et al. 2016, https://openaccess.thecvf.com/content_cvpr_2016/html/
           Gatys_Image_Style_Transfer_CVPR_2016_paper.html

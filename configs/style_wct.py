@@ -7,8 +7,8 @@ Command   python launch.py --config=configs/style_wct.py \
             --config.weights='/path/encoder{}.npz' --config.decoder='/path/decoder{}.npz' \
             --config.content=a.jpg --config.style=b.jpg
 Hardware  2 CPU cores (AMD EPYC), JAX 0.10.2, Python 3.11
-Time      still to be measured
-Number    none: look at it
+Time      1.8 s for 450x299, beside other work, without compiling
+Number    none: a cat and The Starry Night take on its blues and strokes
 Paper     Li et al. 2017, https://arxiv.org/abs/1705.08086
 """
 
