@@ -21,7 +21,8 @@ BLOCKS = (2, 2, 4, 4, 4)
 CONTENT, STYLE = ("relu5_2",), tuple(f"relu{i}_1" for i in range(1, 6))
 CONTENT_WEIGHT, STYLE_WEIGHT, TV_WEIGHT = 1e4, 1e-2, 30.0
 
-weights = {k: torch.from_numpy(v).to(DEVICE) for k, v in np.load(FOLDER / "weights.npz").items()}
+arrays = np.load(FOLDER / "weights.npz", allow_pickle=False)
+weights = {k: torch.from_numpy(v).to(DEVICE) for k, v in arrays.items()}
 for name in [n for n in weights if n.endswith("kernel")]:
     weights[name] = weights[name].permute(3, 2, 0, 1).contiguous()
 MEAN = torch.tensor([103.939, 116.779, 123.68], device=DEVICE).view(1, 3, 1, 1)
@@ -45,7 +46,11 @@ def gram(x):
 
 
 def load(name):
-    return torch.from_numpy(np.load(FOLDER / name)).permute(2, 0, 1)[None].to(DEVICE)
+    return (
+        torch.from_numpy(np.load(FOLDER / name, allow_pickle=False))
+        .permute(2, 0, 1)[None]
+        .to(DEVICE)
+    )
 
 
 class Transfer:
