@@ -36,6 +36,7 @@ MAY_CHANGE = (
     "requeue_exit_code",
     "profile.",
     "sample.",
+    "init_from",  # where the workdir is now
 )
 
 

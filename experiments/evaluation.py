@@ -11,7 +11,7 @@ from PIL import Image
 
 from experiments.config import validate
 from experiments.judge import IN_LOOP, Judge
-from experiments.run import Run, find_sources, say, warn
+from experiments.run import Run, completed, find_sources, hook, say, warn
 from experiments.workdir import check_config, check_data, check_restored, open_checkpoints
 from genjax import files, plots, rng
 from genjax.data.dataset import eval_batches, load_dataset
@@ -270,15 +270,18 @@ def protocol_of(run):
     return told
 
 
-def restored(config, workdir, step):
-    """A run and the state of one of its checkpoints; step is a number, "latest" or "best"."""
-    workdir = Path(workdir)
+def restored(config, workdir, step, allow=("eval.",)):
+    """A run and the state of one of its checkpoints; step is a number, "latest" or "best".
+
+    `allow`: beginnings of keys of the config that may differ from those it was trained with.
+    """
+    workdir, config = Path(workdir), completed(config)
     if config.num_seeds > 1:
         raise UserError(
             f"config.num_seeds={config.num_seeds}: name one of them, for instance without :seeds "
             f"and with --config.seed={config.seed} --workdir={workdir}/seed_{config.seed}"
         )
-    if not check_config(workdir, config, allow=("eval.",)):
+    if not check_config(workdir, config, allow):
         raise UserError(f"{workdir} holds no run; train it first, or name another --workdir")
     run = Run.build(config)
     check_data(workdir, run)
@@ -288,7 +291,7 @@ def restored(config, workdir, step):
     chosen = {"latest": lambda: None, "best": checkpoints.best_step}.get(step, lambda: int(step))
     template = run.parallel.template(jax.eval_shape(run.init))
     state, meta = checkpoints.restore(template, chosen())
-    check_restored(workdir, meta, config, allow=("eval.",))
+    check_restored(workdir, meta, config, allow)
     return run, run.parallel.from_global(state), int(state.step)
 
 
@@ -310,6 +313,9 @@ def evaluate(config, workdir, source, step="latest"):
 
 def sample(config, workdir, source, step="latest"):
     """Draws config.sample.num images of a checkpoint: a PNG each, and a grid of the first ones."""
+    family_sample = hook(config, "sample")
+    if family_sample:
+        return family_sample(config, Path(workdir), source, step)
     run, state, step = restored(config, workdir, step)
     if run.experiment.sample is None:
         raise UserError(f"config.experiment='{config.experiment}' has nothing to sample")

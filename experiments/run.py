@@ -22,7 +22,7 @@ from genjax.errors import UserError
 from genjax.train.checkpoint import quiet_orbax
 from genjax.train.guard import checked_names, guarded
 from genjax.train.loop import Cadence
-from genjax.train.optimizers import make_optimizer, make_schedule
+from genjax.train.optimizers import LINE_SEARCHING, make_optimizer, make_schedule
 from genjax.train.parallel import (
     Parallel,
     agreed,
@@ -42,6 +42,7 @@ SHARED = (
     "judge",
     "latents",
     "run",
+    "stylize",
     "training",
     "workdir",
 )
@@ -71,6 +72,7 @@ class Experiment:
       averaged: params -> those of them that config.ema is about, a dict; without it all.
       settle: (params, model_state) -> model_state, once before these evaluate and sample (batch
         statistics of averaged parameters); compiled.
+      line_search: whether that step gives an optimizer the loss as a function.
     """
 
     init: Callable
@@ -89,6 +91,7 @@ class Experiment:
     init_opt: Callable | None = None
     averaged: Callable = lambda params: params
     settle: Callable | None = None
+    line_search: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,6 +138,9 @@ class Run:
 
         optim = config.optim.to_dict()
         accumulate_steps, lr = optim.pop("accumulate_steps"), optim.pop("lr")
+        able = optim["name"] not in LINE_SEARCHING or experiment.line_search
+        other = f"another with config.experiment='{config.experiment}'"
+        require(able, "optim.name", optim["name"], other)
         schedule = make_schedule(
             lr, optim.pop("schedule"), optim.pop("warmup_steps"), config.num_train_steps
         )
@@ -235,6 +241,21 @@ class Run:
         return self.parallel.compile_tree(lambda tree: (tree[0], settle(*tree)))
 
 
+def hook(config, name, default=None):
+    """What the family of a config does in its own way; few do.
+
+    `complete(config)` returns the config with what follows from others of its fields, such as the
+    size of a picture; `train(config, workdir, source, train_one)` makes several runs of one;
+    `sample(config, workdir, source, step)` is what --mode=sample does.
+    """
+    return getattr(_family(config.experiment), name, default)
+
+
+def completed(config):
+    """The config with what its family derives from others of its fields."""
+    return hook(config, "complete", lambda config: config)(config)
+
+
 def find_sources(config):
     """The sources of a config's two splits, checked: [training, evaluation]."""
     found = []
@@ -333,7 +354,7 @@ def _metric_names(config, experiment, evaluated, judge):
 def prepare(config):
     """Makes the dataset of a config ready to be read."""
     name = config.data.name
-    if name.startswith(("folder:", "codes:")):
+    if name.startswith(("folder:", "picture:", "codes:")):
         raise UserError(f"config.data.name='{name}' is the data: there is nothing to prepare")
     from genjax.data import builders  # imports TFDS, which nothing else needs once data is cached
 

@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import functools
 import json
 import math
 import statistics
@@ -23,7 +24,7 @@ from experiments.evaluation import (
     say_report,
     through_training,
 )
-from experiments.run import Run, say, warn
+from experiments.run import Run, completed, hook, say, warn
 from experiments.workdir import (
     check_config,
     check_data,
@@ -76,11 +77,19 @@ def train(config, workdir, source):
         try:
             if config.num_seeds > 1:
                 return _train_seeds(config, Path(workdir), source, signals)
-            return _train(config, Path(workdir), source, signals)
+            return _train_family(config, Path(workdir), source, signals)
         except Stopped as stop:
             by = signals.received or "another process's signal"
             say(f"stopped by {by} at step {stop.step}, saved; the same command resumes")
             return None
+
+
+def _train_family(config, workdir, source, signals):
+    train_one = functools.partial(_train, signals=signals)
+    family_train = hook(config, "train")
+    if family_train:
+        return family_train(config, workdir, source, train_one)
+    return train_one(completed(config), workdir, source)
 
 
 def _train(config, workdir, source, signals):
@@ -401,7 +410,7 @@ def _train_seeds(config, workdir, source, signals):
     for seed in range(config.seed, config.seed + config.num_seeds):
         one = config.copy_and_resolve_references()
         one.seed, one.num_seeds = seed, 1
-        reports.append(_train(one, workdir / f"seed_{seed}", source, signals))
+        reports.append(_train_family(one, workdir / f"seed_{seed}", source, signals))
     summary = {**source, "num_seeds": len(reports)}
     for key in reports[0]:
         if key.startswith("eval/"):

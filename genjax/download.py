@@ -22,15 +22,28 @@ _TIMEOUT_SECONDS = 30  # of silence, not of the whole download
 
 @dataclasses.dataclass(frozen=True)
 class RemoteFile:
-    """A file as its publisher has it."""
+    """A file as its publisher has it.
+
+    Attributes:
+      url: where it is.
+      size: bytes.
+      sha256: hexadecimal; "" where the publisher states none, but an MD5.
+      md5: likewise.
+    """
 
     url: str
-    size: int  # bytes
-    sha256: str  # hexadecimal
+    size: int
+    sha256: str
+    md5: str = ""
 
     @property
     def name(self) -> str:
         return self.url.rsplit("/", 1)[-1]
+
+    @property
+    def digest(self) -> str:
+        """Its checksum, for people: the kind and the digits."""
+        return f"sha256 {self.sha256}" if self.sha256 else f"md5 {self.md5}"
 
 
 def fetch(file: RemoteFile, folder: str | os.PathLike) -> pathlib.Path:
@@ -45,7 +58,7 @@ def fetch(file: RemoteFile, folder: str | os.PathLike) -> pathlib.Path:
     folder = pathlib.Path(folder)
     path = folder / file.name
     if path.exists():
-        if _sha256(path) != file.sha256:
+        if _digest(path, file) != file.digest:
             raise UserError(
                 f"{path} is not the file published at {file.url}: {_difference(path, file)}; "
                 "delete it to download it again, or put the right file in its place"
@@ -58,7 +71,7 @@ def fetch(file: RemoteFile, folder: str | os.PathLike) -> pathlib.Path:
     try:
         with part.open("xb") as output:
             _download(file.url, output)
-        if _sha256(part) != file.sha256:
+        if _digest(part, file) != file.digest:
             raise _by_hand(file, folder, _difference(part, file))
         os.replace(part, path)
     except (OSError, ValueError, http.client.HTTPException) as error:
@@ -73,20 +86,21 @@ def _download(url: str, output) -> None:
         shutil.copyfileobj(response, output)
 
 
-def _sha256(path: pathlib.Path) -> str:
+def _digest(path: pathlib.Path, file: RemoteFile) -> str:
+    kind = file.digest.split()[0]
     with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        return f"{kind} {hashlib.file_digest(stream, kind).hexdigest()}"
 
 
 def _difference(path: pathlib.Path, file: RemoteFile) -> str:
     return (
-        f"{path.stat().st_size} bytes with sha256 {_sha256(path)} "
-        f"instead of {file.size} bytes with sha256 {file.sha256}"
+        f"{path.stat().st_size} bytes with {_digest(path, file)} "
+        f"instead of {file.size} bytes with {file.digest}"
     )
 
 
 def _by_hand(file: RemoteFile, folder: pathlib.Path, reason: str) -> UserError:
     return UserError(
         f"cannot download {file.url} ({' '.join(reason.split())}); check the network and try "
-        f"again, or put the file {file.name} (sha256 {file.sha256}) by hand into {folder}"
+        f"again, or put the file {file.name} ({file.digest}) by hand into {folder}"
     )

@@ -28,9 +28,26 @@ CONFIGS = flags.DEFINE_list(
         "gan_stacked_mnist",
         "sngan_cifar10",
         "r3gan_cifar10",
+        "edm_cifar10",
+        "flow_cifar10",
+        "ddpm_cifar10",
+        "pixelcnn_pp_cifar10",
+        "vdvae_mnist",
+        "vdvae_cifar10",
+        "vqvae_cifar10",
+        "iwae_mnist",
+        "style_512",
+        "style_2896",
     ],
-    "Which runs, in this order.",
+    "Which runs, in this order: names of configs, or in `SHORT`.",
 )
+
+# Names for a config with overrides. Style transfer costs the same with any weights, and random ones
+# are there; 500 steps of 512 pixels, and the size of a print, on the embedded pictures.
+SHORT = {
+    "style_512": ("style_gatys", ["weights=random", "sizes=(512,)", "sample_every_steps=0"]),
+    "style_2896": ("style_w2", ["weights=random", "sizes=(512,1024,2048,2896)", "size_steps=()"]),
+}
 
 # To save and to leave.
 GRACE_SECONDS = 60
@@ -57,14 +74,16 @@ def main(argv):
     out.mkdir(parents=True, exist_ok=True)
     summary = {}
     for name in CONFIGS.value:
-        config, folder = f"configs/{name.replace(':', '.py:', 1)}", name.replace(":", "_")
-        config += "" if ":" in name else ".py"
+        file, overrides = SHORT.get(name, (name, []))
+        config, folder = f"configs/{file.replace(':', '.py:', 1)}", name.replace(":", "_")
+        config += "" if ":" in file else ".py"
+        asked = [f"--config.{override}" for override in overrides] + argv[1:]
         workdir = out / folder
         report = workdir / "report.json"
         told = summary.setdefault(name, {})
         measured = out / f"{folder}_utilisation.json"
         if not measured.exists() and time.monotonic() < deadline:
-            command = ["-m", "experiments.bench.utilisation", f"--config={config}", *argv[1:]]
+            command = ["-m", "experiments.bench.utilisation", f"--config={config}", *asked]
             done = subprocess.run(
                 [sys.executable, *command], cwd=ROOT, capture_output=True, text=True
             )
@@ -74,7 +93,7 @@ def main(argv):
                 told["error"] = done.stderr[-500:]
         if time.monotonic() < deadline:
             command = [sys.executable, "launch.py", f"--config={config}", f"--workdir={workdir}"]
-            told["exit_code"] = run_until(deadline, command + argv[1:], out / f"{folder}.log")
+            told["exit_code"] = run_until(deadline, command + asked, out / f"{folder}.log")
         for path in (measured, report):
             if path.exists():
                 told.update(json.loads(path.read_text()))

@@ -15,7 +15,7 @@ import numpy as np
 from absl import app, flags
 from ml_collections import config_flags
 
-from experiments.run import Run, set_up_process
+from experiments.run import Run, completed, set_up_process
 from genjax.data.dataset import train_batches
 
 CONFIG = config_flags.DEFINE_config_file("config", "configs/resnet18_cifar10.py")
@@ -64,7 +64,7 @@ def main(_):
     set_up_process()
     config = CONFIG.value
     config.parallel, config.num_devices = "jit", 1
-    run = Run.build(config)
+    run = Run.build(completed(config))
     seconds, flops, memory = measure(run, STEPS.value)
     dtype = jnp.dtype(config.compute_dtype)
     rate = matrix_rate(dtype)

@@ -59,6 +59,15 @@ def read_image(path, image_shape):
       BadImage: it is no picture, damaged, of more than MAX_PIXELS, or may not be read.
       UserError: the machine failed, not the picture.
     """
+    return decoded(path, lambda image: fit_image(image, image_shape))
+
+
+def decoded(path, use):
+    """What `use` makes of the picture in a file, a PIL image, upright, 8 bits a channel.
+
+    Raises:
+      BadImage, UserError: as `read_image`.
+    """
     try:
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
@@ -71,7 +80,7 @@ def read_image(path, image_shape):
                     f"its header says {image.width}x{image.height} pixels, more than {MAX_PIXELS}"
                 )
             image.load()
-            return fit_image(_eight_bit(image), image_shape)
+            return use(_eight_bit(image))
     except MemoryError:
         raise
     except Exception as error:  # a damaged file makes decoders raise almost anything

@@ -61,7 +61,7 @@ class Source:
 
 def find_source(name, split, data_dir=""):
     """Looks `name` up: a TFDS name `dataset[/config][:version]`, `stacked_mnist`, `folder:/path` of
-    pictures, `npz:/path` of an array, `codes:/path.npz` of integers.
+    pictures, `picture:/path` of one, `npz:/path` of an array, `codes:/path.npz` of integers.
 
     Args:
       name: what `config.data.name` holds.
@@ -74,6 +74,10 @@ def find_source(name, split, data_dir=""):
     """
     if name.startswith("folder:"):
         return _folder_source(Path(name.removeprefix("folder:")).expanduser(), split)
+    if name.startswith("picture:"):
+        from genjax.data.picture import picture_source  # which is a source
+
+        return picture_source(name.removeprefix("picture:"), split)
     if name.startswith("npz:"):
         from genjax.data.npz import npz_source  # which is a source
 

@@ -107,12 +107,15 @@ def _airbench(schedule, *, momentum, weight_decay):
     )
 
 
+_LBFGS_MEMORY = 10  # steps whose gradients its model of the curvature is made from
+
 OPTIMIZERS = {
     "adam": lambda lr, *, b1, b2, eps, **_: optax.adam(lr, b1, b2, eps),
     "adamw": lambda lr, *, b1, b2, eps, weight_decay, **_: optax.adamw(
         lr, b1, b2, eps, weight_decay=weight_decay, mask=_kernels
     ),
     "adamax": lambda lr, *, b1, b2, eps, **_: optax.adamax(lr, b1, b2, eps),
+    "lbfgs": lambda lr, **_: optax.lbfgs(None, memory_size=_LBFGS_MEMORY),
     "muon": _muon,
     "airbench": lambda lr, *, momentum, weight_decay, **_: _airbench(
         lr, momentum=momentum, weight_decay=weight_decay
@@ -122,6 +125,10 @@ OPTIMIZERS = {
         optax.sgd(lr, momentum=momentum or None, nesterov=momentum > 0),
     ),
 }
+
+# Those that look for the length of a step by trying: their update wants the loss as a function too,
+# which only a family with a step of its own gives.
+LINE_SEARCHING = ("lbfgs",)
 
 # Those of them that know weight decay.
 DECAYING = ("adamw", "airbench", "muon", "sgd")
@@ -137,6 +144,16 @@ SCHEDULES = {
 def _kernels(params):
     """Weight decay is for matrices and kernels, not for biases and scales."""
     return jax.tree.map(lambda p: p.ndim > 1, params)
+
+
+def keep_in_box(low, high):
+    """Cuts updates off where they would lead out of [low, high]; goes behind an optimizer."""
+
+    def update(updates, state, params):
+        new = jax.tree.map(lambda p, u: jnp.clip(p + u, low, high) - p, params, updates)
+        return new, state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
 def make_schedule(learning_rate, schedule="constant", warmup_steps=0, num_train_steps=1):

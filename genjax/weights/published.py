@@ -27,6 +27,42 @@ INCEPTION = Published(
     "Apache-2.0",  # of tensorflow/models, whose download.tensorflow.org file was converted
 )
 
+_KERAS = "https://storage.googleapis.com/tensorflow/keras-applications/"
+_NOTOP = "weights_tf_dim_ordering_tf_kernels_notop.h5"
+_VGG_LICENCE = "CC-BY-4.0"  # of the original Caffe models
+
+# The convolutions of VGG, by the variant and the depth of `genjax.models.vgg`.
+VGG = {
+    ("keras", 16): Published(
+        RemoteFile(
+            f"{_KERAS}vgg16/vgg16_{_NOTOP}", 58_889_256, "", "6d6bbae143d832006294945121d1f1fc"
+        ),
+        _VGG_LICENCE,
+    ),
+    ("keras", 19): Published(
+        RemoteFile(
+            f"{_KERAS}vgg19/vgg19_{_NOTOP}", 80_134_624, "", "253f8cb515780f3b799900260a226db6"
+        ),
+        _VGG_LICENCE,
+    ),
+    ("torchvision", 16): Published(
+        RemoteFile(
+            "https://download.pytorch.org/models/vgg16-397923af.pth",
+            553_433_881,
+            "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
+        ),
+        "BSD-3-Clause",
+    ),
+    ("torchvision", 19): Published(
+        RemoteFile(
+            "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth",
+            574_673_361,
+            "dcbb9e9dad569fff7a846263a77324fc34978fea2bfb039c012d710e1776ae44",
+        ),
+        "BSD-3-Clause",
+    ),
+}
+
 
 def find(published, path=None):
     """Path of a file of weights: the one given, else the published one, downloaded if need be.
@@ -43,7 +79,7 @@ def find(published, path=None):
     if not path.is_file():
         file = published.file
         raise UserError(
-            f"there are no weights at {path}; {file.name} (sha256 {file.sha256}) is published at "
+            f"there are no weights at {path}; {file.name} ({file.digest}) is published at "
             f"{file.url}: download it to that place"
         )
     return path

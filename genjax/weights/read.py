@@ -4,6 +4,7 @@ import hashlib
 from pathlib import Path
 
 from genjax.errors import UserError
+from genjax.weights import hdf5
 from genjax.weights.formats import read_npz, read_safetensors, read_stored_zip
 from genjax.weights.torch_files import LEGACY_START, read_torch_legacy, read_torch_zip
 
@@ -11,7 +12,8 @@ MAX_BYTES = 2**30  # they are read as a whole
 
 
 def read_arrays(path):
-    """Arrays of a file of PyTorch (a dict of tensors), safetensors or NumPy (npz, uncompressed).
+    """Arrays of a file of PyTorch (a dict of tensors), safetensors, NumPy (npz, uncompressed) or
+    HDF5 (as Keras saves weights).
 
     The kind is told by the contents. Nothing in the file is run, and it cannot take more memory
     than twice its size.
@@ -46,6 +48,8 @@ def _arrays(data):
         return read_torch_zip(members)
     if data.startswith(LEGACY_START):
         return read_torch_legacy(data)
+    if data.startswith(hdf5.MAGIC):
+        return hdf5.read_hdf5(data)
     if data[8:9] == b"{":
         return read_safetensors(data)
-    raise ValueError("it is not of PyTorch, safetensors or NumPy (npz)")
+    raise ValueError("it is not of PyTorch, safetensors, NumPy (npz) or HDF5")

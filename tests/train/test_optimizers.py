@@ -7,6 +7,7 @@ import pytest
 from genjax.train.optimizers import (
     OPTIMIZERS,
     SCHEDULES,
+    keep_in_box,
     make_optimizer,
     make_schedule,
     orthogonalize,
@@ -28,7 +29,8 @@ def test_each_optimizer_solves_a_least_squares_problem(name):
             jnp.sum((a - b) ** 2) for a, b in zip(jax.tree.leaves(p), jax.tree.leaves(target))
         )
         value, grads = jax.value_and_grad(loss)(params)
-        updates, state = tx.update(grads, state, params)
+        tried = optax.with_extra_args_support(tx)  # of a line search
+        updates, state = tried.update(grads, state, params, value=value, grad=grads, value_fn=loss)
         return optax.apply_updates(params, updates), state, value
 
     first = None
@@ -45,6 +47,13 @@ def test_weight_decay_shrinks_kernels_and_spares_biases(name):
     updates, _ = tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params)
     np.testing.assert_allclose(updates["kernel"], -0.05, rtol=1e-5)
     np.testing.assert_array_equal(updates["bias"], 0)
+
+
+def test_a_box_holds_parameters():
+    tx = optax.chain(make_optimizer("sgd", lambda _: 1.0, momentum=0.0), keep_in_box(0.0, 1.0))
+    params = jnp.array([0.2, 0.5, 0.9])
+    updates, _ = tx.update(jnp.array([0.5, 0.1, -0.4]), tx.init(params), params)
+    np.testing.assert_allclose(params + updates, [0.0, 0.4, 1.0], atol=1e-7)
 
 
 def test_clipping_bounds_the_global_norm():

@@ -1,0 +1,222 @@
+"""Losses of style transfer, on activations [H, W, C] of one picture.
+
+What a style is: statistics of activations F over positions p, each with a weight w_p >= 0. All are
+functions of sums over positions, so that a picture can be worked through in tiles or regions and
+the sums added up:
+
+  n = sum_p w_p,   s1 = sum_p w_p F_p,   s2 = sum_p w_p F_p F_p^T
+
+  gram         G = s2 / n                           mean (G - G')^2           (Gatys et al. 2016)
+  mean_std     mu = s1 / n, sigma = sqrt(diag C)    |mu - mu'|^2 + |sigma - sigma'|^2, over C
+                                                                              (Li et al. 2017)
+  wasserstein  mu, C = s2 / n - mu mu^T             |mu - mu'|^2 + tr(C + C' - 2 (C C')^(1/2)),
+               over C: the squared 2-Wasserstein distance of normal distributions (Dowson & Landau
+               1982)
+
+A prime marks the target. The Gram matrix is divided by the positions, not by 4 n^2 C^2 as in the
+paper: as in the tutorials, and so that pictures of any size can be compared.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+_PRECISION = lax.Precision.HIGHEST  # differences of large, nearly equal numbers follow
+EPS = 1e-5  # below this share of the largest eigenvalue, or variance, is rounding
+
+
+@dataclasses.dataclass(frozen=True)
+class StyleLoss:
+    """A style loss as sums and their comparison.
+
+    Attributes:
+      sums: (activations [H, W, C], weights [H, W] or None for ones) -> {name: array}.
+      distance: (sums, the target's) -> scalar, 0 where they describe the same.
+      additive: whether sums of parts of a picture add up, and know weights.
+      prepare: the target's sums -> the same with what `distance` would compute of them each time.
+    """
+
+    sums: Callable
+    distance: Callable
+    additive: bool = True
+    prepare: Callable = lambda sums: sums
+
+
+def _weighted(features, weights):
+    """(F [P, C], w F [P, C], n)."""
+    flat = features.reshape(-1, features.shape[-1])
+    if weights is None:
+        return flat, flat, jnp.asarray(flat.shape[0], flat.dtype)
+    weights = weights.reshape(-1, 1).astype(flat.dtype)
+    return flat, flat * weights, weights.sum()
+
+
+def gram_sums(features, weights=None):
+    """n and s2."""
+    flat, scaled, n = _weighted(features, weights)
+    return {"n": n, "s2": jnp.matmul(scaled.T, flat, precision=_PRECISION)}
+
+
+def mean_std_sums(features, weights=None):
+    """n, s1 and the diagonal of s2."""
+    flat, scaled, n = _weighted(features, weights)
+    return {"n": n, "s1": scaled.sum(0), "s2": (scaled * flat).sum(0)}
+
+
+def moment_sums(features, weights=None):
+    """n, s1 and s2."""
+    _, scaled, _ = _weighted(features, weights)
+    return {**gram_sums(features, weights), "s1": scaled.sum(0)}
+
+
+def gram(sums):
+    """G [C, C]."""
+    return sums["s2"] / sums["n"]
+
+
+def mean_covariance(sums):
+    """(mu [C], C [C, C])."""
+    mean = sums["s1"] / sums["n"]
+    return mean, gram(sums) - jnp.outer(mean, mean)
+
+
+def mean_std(sums):
+    """(mu [C], sigma [C]); variances that rounding made too small or negative count as EPS of the
+    largest square, where their gradient is 0."""
+    mean = sums["s1"] / sums["n"]
+    square = sums["s2"] / sums["n"]
+    floor = EPS * jnp.maximum(jnp.max(square), jnp.finfo(square.dtype).tiny)
+    return mean, jnp.sqrt(jnp.maximum(square - mean**2, lax.stop_gradient(floor)))
+
+
+def gram_distance(sums, target):
+    return jnp.mean((gram(sums) - gram(target)) ** 2)
+
+
+def mean_std_distance(sums, target):
+    (mean, std), (mean_t, std_t) = mean_std(sums), mean_std(target)
+    return jnp.mean((mean - mean_t) ** 2) + jnp.mean((std - std_t) ** 2)
+
+
+def wasserstein_distance(sums, target):
+    (mean, cov), (mean_t, cov_t) = mean_covariance(sums), mean_covariance(target)
+    return wasserstein2(mean, cov, mean_t, cov_t, target.get("root")) / mean.shape[0]
+
+
+def with_root(sums):
+    """With the root of the covariance, which no step needs to compute again."""
+    return {**sums, "root": matrix_sqrt(mean_covariance(sums)[1])}
+
+
+def wasserstein2(mean, cov, mean_t, cov_t, root=None):
+    """Squared 2-Wasserstein distance of N(mean, cov) and N(mean_t, cov_t).
+
+    Differentiable in the first two arguments, singular covariances included; `root` is cov_t^(1/2)
+    where it is known.
+    """
+    root = matrix_sqrt(lax.stop_gradient(cov_t)) if root is None else root
+    middle = jnp.matmul(jnp.matmul(root, cov, precision=_PRECISION), root, precision=_PRECISION)
+    cross = trace_sqrt((middle + middle.T) / 2)
+    return jnp.sum((mean - mean_t) ** 2) + jnp.trace(cov) + jnp.trace(cov_t) - 2 * cross
+
+
+def matrix_sqrt(matrix):
+    """The root of a symmetric, positive semi-definite matrix; negative eigenvalues count as 0."""
+    values, vectors = jnp.linalg.eigh((matrix + matrix.T) / 2)
+    roots = jnp.sqrt(jnp.maximum(values, 0))
+    return jnp.matmul(vectors * roots, vectors.T, precision=_PRECISION)
+
+
+@jax.custom_jvp
+def trace_sqrt(matrix):
+    """tr M^(1/2) of a symmetric, positive semi-definite matrix.
+
+    d tr M^(1/2) = 1/2 tr(M^(-1/2) dM), which has none of the differences of eigenvalues that the
+    derivative of an eigendecomposition divides by. Eigenvalues below EPS^2 of the largest, which
+    are rounding, are left out of it.
+    """
+    return jnp.sum(jnp.sqrt(jnp.maximum(jnp.linalg.eigvalsh(matrix), 0)))
+
+
+@trace_sqrt.defjvp
+def _trace_sqrt_jvp(primals, tangents):
+    (matrix,), (change,) = primals, tangents
+    values, vectors = jnp.linalg.eigh(matrix)
+    values = jnp.maximum(values, 0)
+    floor = jnp.maximum(EPS**2 * values[-1], jnp.finfo(values.dtype).tiny)
+    inverse = jnp.where(values > floor, lax.rsqrt(jnp.maximum(values, floor)), 0)
+    gradient = jnp.matmul(vectors * (inverse / 2), vectors.T, precision=_PRECISION)
+    return jnp.sum(jnp.sqrt(values)), jnp.sum(gradient * change)
+
+
+def total_variation(image):
+    """Sum of absolute differences of neighbouring pixels, [H, W, C] -> scalar.
+
+    Anisotropic, as `tf.image.total_variation`.
+    """
+    return jnp.sum(jnp.abs(image[1:] - image[:-1])) + jnp.sum(jnp.abs(image[:, 1:] - image[:, :-1]))
+
+
+def some_positions(features, most=1024):
+    """Activations [H, W, C] at `most` positions at most, on a regular grid: [N, C]."""
+    height, width, channels = features.shape
+    step = 1
+    while -(-height // step) * -(-width // step) > most:
+        step += 1
+    return features[::step, ::step].reshape(-1, channels)
+
+
+def cosine_distances(x, y):
+    """1 - cos of the angle between each of [N, C] and each of [M, C] -> [N, M]."""
+
+    def directions(z):
+        tiny = jnp.finfo(z.dtype).eps
+        return z * lax.rsqrt(jnp.sum(z**2, axis=1, keepdims=True) + tiny)
+
+    return 1 - jnp.matmul(directions(x), directions(y).T, precision=_PRECISION)
+
+
+def self_similarity_distance(x, y):
+    """How much the distances within a picture changed (Kolkin et al. 2019, equation 8).
+
+    Args:
+      x, y: activations [N, C] of two pictures at the same positions.
+
+    Returns:
+      Mean over pairs of |D_ij / sum_i D_ij - D'_ij / sum_i D'_ij|, times N so that it does not
+      shrink with more positions.
+    """
+
+    def normalized(z):
+        distances = cosine_distances(z, z)
+        total = distances.sum(0, keepdims=True)
+        return distances / jnp.maximum(total, jnp.finfo(z.dtype).tiny)
+
+    return x.shape[0] * jnp.mean(jnp.abs(normalized(x) - normalized(y)))
+
+
+def relaxed_emd(x, y):
+    """Relaxed earth mover's distance of two sets of activations (Kolkin et al. 2019, equation 5).
+
+    Each goes to its nearest neighbour in the other set, and the dearer way counts.
+
+    Args:
+      x, y: [N, C], [M, C].
+    """
+    distances = cosine_distances(x, y)
+    return jnp.maximum(distances.min(1).mean(), distances.min(0).mean())
+
+
+STYLE_LOSSES = {
+    "gram": StyleLoss(gram_sums, gram_distance),
+    "mean_std": StyleLoss(mean_std_sums, mean_std_distance),
+    "wasserstein": StyleLoss(moment_sums, wasserstein_distance, prepare=with_root),
+    "relaxed_emd": StyleLoss(
+        lambda features, weights=None: {"points": some_positions(features)},
+        lambda sums, target: relaxed_emd(sums["points"], target["points"]),
+        additive=False,
+    ),
+}

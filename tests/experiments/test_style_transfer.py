@@ -1,0 +1,265 @@
+"""Style transfer end to end, at sizes of some dozen pixels and on random weights."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from configs import style_gatys, style_w2
+from experiments import training
+from experiments.run import Run
+from experiments.style_transfer import complete
+from genjax.errors import UserError
+from genjax.models.vgg import VARIANTS
+from genjax.train.signals import StopOnSignal
+
+SOURCE = {"config_file": "a test", "arguments": ""}
+
+
+@pytest.fixture(autouse=True)
+def narrow(monkeypatch):
+    """VGG with a few channels: what is tested here is not how much it computes."""
+    slim = dataclasses.replace(VARIANTS["keras"], widths=(4, 6, 8, 8, 8))
+    monkeypatch.setitem(VARIANTS, "keras", slim)
+
+
+def gatys(**overrides):
+    config = style_gatys.get_config("smoke")
+    config.update_from_flattened_dict(
+        {
+            "sizes": (24,),
+            "num_train_steps": 4,
+            "sample_every_steps": 0,
+            "checkpoint_every_steps": 2,
+            "model.content_layers": ("relu1_1",),
+            "model.style_layers": ("relu1_1", "relu1_2"),
+            **overrides,
+        }
+    )
+    return config
+
+
+def terms(config, image=None):
+    """The loss's terms and its gradient at a picture, by default the start."""
+    run = Run.build(complete(config))
+    state = jax.jit(run.init)()
+    batch = run.train_data.batch(np.zeros(1, int), np.zeros(1, int))
+    content = jnp.asarray(batch["image"] / 255.0, jnp.float32)
+    image = state.params["image"] if image is None else image(content)
+    loss_fn = run.experiment.loss_fn
+
+    def loss(image):
+        value, (found, _) = loss_fn(
+            {"image": image}, state.model_state, {"image": content}, 0, True
+        )
+        return value, found
+
+    (value, found), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(image)
+    return {"loss": value, **found}, gradient
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_a_picture_against_itself_is_0(relative):
+    found, gradient = terms(
+        gatys(
+            **{
+                "style": "china",
+                "objective.relative": relative,
+                "objective.tv_weight": 0.0,
+            }
+        )
+    )
+    # Style pictures are read as floats, contents through the dataset as bytes.
+    assert found["content"] == 0 and found["style"] < (1e-4 if relative else 1e6)
+    other, _ = terms(gatys(**{"objective.relative": relative}))
+    assert other["content"] == 0 and other["style"] > 100 * found["style"]
+
+
+@pytest.mark.parametrize("style,masks", [("gram", True), ("wasserstein", False)])
+def test_tiles_change_nothing_but_rounding(tmp_path, style, masks):
+    options = {
+        "sizes": (45,),
+        "objective.style": style,
+        "objective.relative": True,
+        "model.padding": "replicate",
+        "model.content_layers": ("relu2_1",),
+        "model.style_layers": ("relu1_1", "relu2_1"),
+    }
+    if masks:
+        for side in (0, 1):
+            half = np.zeros((8, 8), np.uint8)
+            half[:, 4 * side : 4 * side + 4] = 255
+            Image.fromarray(half).save(tmp_path / f"{side}.png")
+        paths = tuple(str(tmp_path / f"{side}.png") for side in (0, 1))
+        options |= {"guides.content": paths, "guides.style": paths[::-1]}
+    noisy = lambda content: content + 0.1 * jax.random.normal(jax.random.key(0), content.shape)
+    whole, gradient = terms(gatys(**options), noisy)
+    tiled, gradient_t = terms(gatys(**options, tile=8), noisy)
+    for name, value in whole.items():
+        np.testing.assert_allclose(tiled[name], value, rtol=2e-4)
+    assert np.abs(gradient_t - gradient).max() < 2e-3 * np.abs(gradient).max()
+
+
+def test_masks_keep_regions_apart(tmp_path):
+    """With one mask a region's loss does not look at pixels far outside of it."""
+    left = np.zeros((24, 24), np.uint8)
+    left[:, :8] = 255
+    Image.fromarray(left).save(tmp_path / "left.png")
+    guide = (str(tmp_path / "left.png"),)
+    config = gatys(
+        **{
+            "guides.content": guide,
+            "guides.style": guide,
+            "objective.content_weight": 0.0,
+            "objective.tv_weight": 0.0,
+        }
+    )
+    _, gradient = terms(config)
+    columns = np.abs(gradient[0]).sum((0, 2))
+    assert (columns[:7] > 0).all() and (columns[12:] == 0).all()
+
+
+def test_styles_are_blended():
+    only = lambda name, **more: float(terms(gatys(style=name, **more))[0]["style"])
+    blend = {"more_styles": ("china",)}
+    first = only("flower", **blend, style_shares=(1.0, 0.0))
+    second = only("flower", **blend, style_shares=(0.0, 1.0))
+    np.testing.assert_allclose(first, only("flower"), rtol=1e-4)
+    np.testing.assert_allclose(second, only("china"), rtol=1e-3, atol=1e-6 * first)
+    assert second < only("flower", **blend) < first
+
+
+def test_resuming_is_exact(tmp_path, monkeypatch):
+    config = lambda: gatys(**{"ema.decay": 0.5, "start.from": "blend"})
+    training.train(config(), tmp_path / "whole", SOURCE)
+
+    def stop(signals, step):
+        signals.received = "SIGTERM" if step == 3 else None
+        return step == 3
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StopOnSignal, "stop", stop)
+        assert training.train(config(), tmp_path / "stopped", SOURCE) is None
+    training.train(config(), tmp_path / "stopped", SOURCE)
+    for name in ("samples/china_flower.png", "metrics.jsonl"):
+        both = [(tmp_path / run / name).read_bytes() for run in ("whole", "stopped")]
+        assert both[0] == both[1]
+
+
+def test_from_coarse_to_fine(tmp_path):
+    """Each size begins with the picture and the moments of the one before."""
+    config = style_w2.get_config("smoke")
+    config.update_from_flattened_dict(
+        {
+            "sizes": (20, 30),
+            "size_steps": (3, 1),
+            "model.content_layers": ("relu1_1",),
+            "model.style_layers": ("relu1_1",),
+            "objective.style": "mean_std",
+            "output.kind": "png16",
+        }
+    )
+    training.train(config, tmp_path, SOURCE)
+    shapes = []
+    for folder in ("size_00020", "size_00030"):
+        told = json.loads((tmp_path / folder / "config.json").read_text())["config"]
+        shapes.append(tuple(told["data"]["image_shape"]))
+    assert shapes == [(13, 20, 3), (20, 30, 3)]
+    with Image.open(tmp_path / "samples" / "china_flower.png") as picture:
+        assert picture.size == (30, 20)
+
+    fine = complete(config.copy_and_resolve_references())
+    fine.size_index, fine.init_from = 1, str(tmp_path / "size_00020")
+    state = jax.jit(Run.build(complete(fine)).init)()
+    coarse = np.asarray(Image.open(tmp_path / "size_00020/figures/image.png"), np.float32) / 255
+    shrunk = jax.image.resize(state.params["image"][0], coarse.shape, "linear")
+    assert np.abs(shrunk - coarse).mean() < 0.05
+    counts = [x for x in jax.tree.leaves(state.opt_state) if x.ndim == 0]
+    moments = [x for x in jax.tree.leaves(state.opt_state) if x.ndim == 4]
+    assert max(int(c) for c in counts) == 3
+    assert moments and all(m.shape == (1, 20, 30, 3) and np.abs(m).max() > 0 for m in moments)
+
+
+def test_lbfgs_goes_down_with_every_step(tmp_path):
+    options = {"num_train_steps": 6, "log_every_steps": 1, "objective.relative": True}
+    options |= {"objective.content_weight": 1.0, "objective.style_weight": 1.0}
+    options |= {"objective.tv_weight": 0.0, "objective.clip": False, "optim.name": "lbfgs"}
+    options |= {"model.style_layers": ("relu1_1",), "checkpoint_every_steps": 0}
+    report = training.train(gatys(**options), tmp_path, SOURCE)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    losses = [line["train/loss"] for line in lines if "train/loss" in line]
+    losses.append(report["eval/loss"])
+    assert len(losses) == 7 and (np.diff(losses) < 0).all() and losses[-1] < 0.6 * losses[0]
+
+
+@pytest.mark.parametrize("color", ["luminance", "histogram"])
+def test_alpha_and_colors(tmp_path, color):
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 4), np.uint8)
+    pixels[:, :15, 3], pixels[:, 15:, 3] = 0, 255
+    Image.fromarray(pixels).save(tmp_path / "in.png")
+    config = gatys(content=str(tmp_path / "in.png"), color=color, sizes=(30,), num_train_steps=1)
+    training.train(config, tmp_path / "run", SOURCE)
+    with Image.open(tmp_path / "run/samples/in_flower.png") as picture:
+        assert picture.mode == "RGBA" and picture.size == (30, 20)
+        alpha = np.asarray(picture)[..., 3]
+    np.testing.assert_array_equal(alpha, pixels[..., 3])
+
+
+WRONG = {
+    "content_layer": ({"model.content_layers": ("relu9_1",)}, "'relu9_1' is not a layer of VGG-19"),
+    "style": ({"objective.style": "gramm"}, "did you mean 'gram'"),
+    "sizes": ({"sizes": (64, 32)}, "from small to large"),
+    "weights": ({"weights": "/none.h5"}, "no weights at /none.h5.*weights=random runs without"),
+    "shares": ({"style_shares": (1.0, 2.0)}, "config.style_shares=.*1 numbers"),
+    "guides": ({"guides.content": ("a.png",)}, "as many masks"),
+    "tile": ({"objective.style": "relaxed_emd", "tile": 8}, "config.tile=8 must be 0"),
+    "clip": ({"optim.name": "lbfgs"}, "config.objective.clip=True must be False"),
+    "kind": ({"output.kind": "gif"}, "config.output.kind='gif' is not known"),
+    "start": ({"start.from": "random"}, "config.start.from='random' is not known"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_mistakes_are_one_line(tmp_path, name):
+    overrides, message = WRONG[name]
+    with pytest.raises(UserError, match=message) as info:
+        training.train(gatys(**overrides), tmp_path, SOURCE)
+    assert "\n" not in str(info.value)
+
+
+@pytest.mark.parametrize(
+    "size,message",
+    [
+        ((1, 1), "1x1 pixels shows nothing"),
+        ((20000, 1), "20000x1 pixels shows nothing"),
+        ((400, 17), "17 pixels is 32x1 .* need 8 pixels a side"),
+    ],
+)
+def test_pictures_that_are_too_small_or_narrow(tmp_path, size, message):
+    Image.new("RGB", size).save(tmp_path / "in.png")
+    for key in ("content", "style"):
+        layers = {"model.style_layers": ("relu3_1",), "sizes": (32,)}
+        config = gatys(**{key: str(tmp_path / "in.png")}, **layers)
+        with pytest.raises(UserError, match=f"config.{key}: .*{message}"):
+            training.train(config, tmp_path / "run", SOURCE)
+
+
+def test_other_families_have_no_line_search(smoke_config):
+    with pytest.raises(UserError, match="optim.name='lbfgs' must be another with .*'vae'"):
+        Run.build(smoke_config(**{"optim.name": "lbfgs"}))
+
+
+def test_the_command_line(launch, tmp_path):
+    """A text file called .jpg: one line, exit code 2, nothing made."""
+    (tmp_path / "text.jpg").write_text("hello")
+    made = launch(
+        "--config=configs/style_gatys.py:smoke",
+        f"--config.content={tmp_path}/text.jpg",
+        f"--workdir={tmp_path}/run",
+    )
+    assert made.returncode == 2 and not (tmp_path / "run").exists()
+    assert made.stderr.count("\n") == 1 and "text.jpg: it is not a picture" in made.stderr

@@ -1,0 +1,67 @@
+"""HDF5 as Keras writes it, whole, and damaged in every way a byte allows."""
+
+import resource
+
+import numpy as np
+import pytest
+
+from genjax.errors import UserError
+from genjax.weights.hdf5 import read_hdf5
+from genjax.weights.read import read_arrays
+from tests import hdf5_files
+
+
+@pytest.mark.parametrize("which,pattern", [(0, "{0}/{0}_{1}_1:0"), (1, "{0}/{0}/{2}:0")])
+def test_what_h5py_wrote(which, pattern):
+    data = (hdf5_files.OLD, hdf5_files.NEW)[which]
+    found = read_hdf5(data)
+    expected = {
+        pattern.format(layer, "W" if kind == "kernel" else "b", kind): array
+        for (layer, kind), array in hdf5_files.drawn()[which].items()
+    }
+    assert set(found) == set(expected)
+    for name, array in expected.items():
+        np.testing.assert_array_equal(found[name], array)
+        assert not found[name].flags.writeable
+
+
+def test_through_the_reader_of_any_file(tmp_path):
+    path = tmp_path / "weights.h5"
+    path.write_bytes(hdf5_files.OLD)
+    arrays, sha256 = read_arrays(path)
+    assert len(arrays) == 4 and len(sha256) == 64
+    path.write_bytes(hdf5_files.OLD[:5000])
+    with pytest.raises(UserError, match="cannot read the weights .*h5: "):
+        read_arrays(path)
+
+
+def test_damaged_files_end_in_a_value_error_and_cost_little():
+    data = hdf5_files.OLD
+    rng = np.random.default_rng(0)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    outcomes = {"read": 0, "refused": 0}
+    trials = [data[:n] for n in range(0, len(data), 97)]
+    for _ in range(3000):
+        bad = bytearray(data)
+        for place in rng.integers(0, len(bad), rng.integers(1, 4)):
+            bad[place] = rng.integers(256)
+        trials.append(bytes(bad))
+    for bad in trials:
+        try:
+            arrays = read_hdf5(bad)
+            outcomes["read"] += 1
+            assert sum(a.nbytes for a in arrays.values()) <= 2 * len(data)
+        except ValueError:
+            outcomes["refused"] += 1
+    assert min(outcomes.values()) > 100, outcomes
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert after - before < 50_000  # kilobytes
+
+
+def test_a_group_that_holds_itself():
+    data = bytearray(hdf5_files.OLD)
+    root = data[64:72]
+    place = data.index(b"SNOD") + 8 + 8  # where the first entry points to
+    data[place : place + 8] = root
+    with pytest.raises(ValueError, match="circle"):
+        read_hdf5(bytes(data))
