@@ -51,7 +51,8 @@ def get_config(arg=""):
     config.eval.vlb_draws = 1
     smoke = {
         "model.channels": 8,
-        "model.multipliers": (1, 2),
+        "model.multipliers": (1,),
+        "model.attention": (),
         "model.num_blocks": 1,
         "sample.num_steps": 4,
         "optim.warmup_steps": 2,

@@ -41,5 +41,11 @@ def get_config(arg=""):
     config.objective.label_dropout = 0.1
     config.sample.guidance = 1.5
     config.eval.vlb_draws = 4
-    smoke = {"model.channels": 8, "sample.num_steps": 4, "optim.warmup_steps": 2}
+    smoke = {
+        "model.channels": 8,
+        "model.multipliers": (1,),
+        "model.attention": (),
+        "sample.num_steps": 4,
+        "optim.warmup_steps": 2,
+    }
     return apply_arg(config, arg, smoke)

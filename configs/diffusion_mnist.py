@@ -50,5 +50,11 @@ def get_config(arg=""):
     config.sample.sampler, config.sample.schedule = "heun", "linear"
     config.sample.num_steps = 20
     config.sample.guidance = 2.0
-    smoke = {"model.channels": 8, "sample.num_steps": 4, "optim.warmup_steps": 2}
+    smoke = {
+        "model.channels": 8,
+        "model.multipliers": (1,),
+        "model.attention": (),
+        "sample.num_steps": 4,
+        "optim.warmup_steps": 2,
+    }
     return apply_arg(config, arg, smoke)

@@ -45,7 +45,8 @@ def get_config(arg=""):
     config.objective.label_dropout = 0.1
     smoke = {
         "model.channels": 8,
-        "model.multipliers": (1, 2),
+        "model.multipliers": (1,),
+        "model.attention": (),
         "model.num_blocks": 1,
         "sample.num_steps": 4,
         "optim.warmup_steps": 2,

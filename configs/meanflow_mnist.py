@@ -36,5 +36,10 @@ def get_config(arg=""):
         "patch_size": 2,
         "remat": False,
     }
-    smoke = {"model.channels": 8, "optim.warmup_steps": 2}
+    smoke = {
+        "model.channels": 8,
+        "model.multipliers": (1,),
+        "model.attention": (),
+        "optim.warmup_steps": 2,
+    }
     return apply_arg(config, arg, smoke)

@@ -51,7 +51,6 @@ def test_two_devices_train_as_one(python):
     runs = [
         ("vqvae_cifar10", {"model.restart_below": 3.0, "optim.lr": 1e-3}),
         ("vae_mlp_mnist", {"objective.free_bits": 0.3, "model.latent_dim": 3}),
-        ("vae_conv64", {"model.latent_dim": 3}),
     ]
     out = python(STEPS, json.dumps(runs), devices=2)
     assert out.returncode == 0, out.stderr
@@ -59,8 +58,7 @@ def test_two_devices_train_as_one(python):
     assert len(lines) == len(runs)
     for (one, state, _), (two, other, copies) in lines:
         np.testing.assert_allclose(two, one, rtol=2e-3)
-        # Biases in front of a batch norm have no gradient, and Adam makes steps of its rounding.
-        np.testing.assert_allclose(other, state, rtol=2e-3, atol=1e-2)
+        np.testing.assert_allclose(other, state, rtol=2e-3)
         assert max(copies, default=0) == 0  # every device has the same codebook, to the bit
 
 
