@@ -37,6 +37,15 @@ def compiled_as_for_users(request, monkeypatch):
     jax.config.update("jax_disable_most_optimizations", True)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def programs_are_forgotten():
+    """Between modules, when they have come to gigabytes."""
+    yield
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    if pages * os.sysconf("SC_PAGE_SIZE") > 2**31:
+        jax.clear_caches()
+
+
 @pytest.fixture
 def launch():
     """Runs launch.py as a user does; returns the finished process."""

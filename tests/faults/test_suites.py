@@ -16,9 +16,8 @@ SHORT = {"num_train_steps": 44, "eval_every_steps": 22, "sample_every_steps": 0}
 def test_kills_lose_nothing(tmp_path):
     expected = kill.reference(tmp_path, SHORT)
     assert len(expected) > 50
-    for point in ("between write and commit", "half an evaluation"):
-        row = kill.aimed(tmp_path, SHORT, expected, point)
-        assert row[-1], row
+    row = kill.aimed(tmp_path, SHORT, expected, "between write and commit")
+    assert row[-1], row
     found = kill.at_random(tmp_path, SHORT, expected, kills=2, seed=0)
     assert found["kills"] == 2 and found["lost"] == found["different"] == 0
 
@@ -31,7 +30,7 @@ def test_no_damage_is_believed(tmp_path):
 
 
 def test_retention_keeps_exactly_what_it_should():
-    command = [sys.executable, "-W", "ignore", "-m", "experiments.faults.retention", "--saves=60"]
+    command = [sys.executable, "-W", "ignore", "-m", "experiments.faults.retention", "--saves=30"]
     out = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
     assert out.returncode == 0, out.stdout + out.stderr
 
@@ -67,7 +66,7 @@ def test_two_processes_that_are_refused_both_end_with_one_line(tmp_path):
 
 
 def test_a_long_run_stays_what_it_was(tmp_path):
-    samples, compiled, code = soak.watch(tmp_path, 0.25, 10, every_seconds=1.0)
+    samples, compiled, code = soak.watch(tmp_path, 0.15, 10, every_seconds=1.0)
     assert code == 0 and compiled == [] and len(samples) > 5
     found = soak.summary(samples)
     assert found["temporary_files"]["last"] <= 3  # those of a save under way

@@ -70,7 +70,7 @@ def relative(a, b):
 
 
 def test_one_and_eight_devices_agree_whatever_the_kind_and_each_repeats_itself(losses):
-    others = [("pmap", 1), ("jit", 8), ("pmap", 8), ("fsdp", 8)]
+    others = [("jit", 8), ("pmap", 8), ("fsdp", 8)]
     reference, *results = losses(("jit", 1, 60), *[(*x, 60) for x in others for _ in range(2)])
     assert reference["losses"][-1] < 0.95 * reference["losses"][0]  # it does learn
     assert results[::2] == results[1::2]  # bit for bit
@@ -83,11 +83,13 @@ def test_one_and_eight_devices_agree_whatever_the_kind_and_each_repeats_itself(l
 
 
 def test_accumulation_residence_and_several_steps_a_call_change_nothing(losses):
-    runs = ((2, 12), (2, 12, 2), (2, 12, 1, True, 3))
-    results = losses(*[(kind, *run) for kind in ("jit", "pmap") for run in runs])
-    for whole, parts, called in (results[:3], results[3:]):
-        assert relative(whole, parts) < 1e-5
-        assert relative({"losses": whole["losses"][2::3]}, called) < 1e-5
+    # Of pmap, which divides the most; and accumulating under jit.
+    whole, jit, parts, called = losses(
+        ("pmap", 2, 12), ("jit", 2, 12, 2), ("pmap", 2, 12, 2), ("pmap", 2, 12, 1, True, 3)
+    )
+    assert relative(whole, jit) < 1e-5
+    assert relative(whole, parts) < 1e-5
+    assert relative({"losses": whole["losses"][2::3]}, called) < 1e-5
 
 
 def test_more_devices_than_there_are():
