@@ -145,6 +145,7 @@ def test_seeds_are_summarised(game, tmp_path):
     np.testing.assert_allclose(summary["eval/mse"]["std"], np.std(values, ddof=1), atol=1e-12)
 
 
+@pytest.mark.long
 def test_a_profile_is_written_on_request(launch, tmp_path):
     """In a process of its own, as for a user: JAX's profiler can crash the second time in one.
 

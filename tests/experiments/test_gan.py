@@ -340,6 +340,7 @@ print(json.dumps([trained(*a) for a in (("fsdp", 2), ("pmap", 2))]))
 """
 
 
+@pytest.mark.long
 def test_a_global_batch_and_shares_of_it_agree(python):
     """Batch statistics, ADA's signs, anchors: over both devices, however a step is spread."""
     out = python(LAYOUTS, devices=2)

@@ -73,7 +73,6 @@ def final_state(config):
     return read
 
 
-@pytest.mark.optimized
 def test_a_clean_stop_resumes_bit_for_bit(config, train, final_state, tmp_path):
     train(config(), tmp_path / "whole")
     expected = final_state(tmp_path / "whole")
@@ -91,6 +90,7 @@ def test_a_clean_stop_resumes_bit_for_bit(config, train, final_state, tmp_path):
     assert equal == [True] * len(STOPS)
 
 
+@pytest.mark.long
 def test_stops_again_and_again(config, train, final_state, tmp_path):
     train(config(), tmp_path / "whole")
     for stop_at in (2, 3, 9, 10):
@@ -101,6 +101,7 @@ def test_stops_again_and_again(config, train, final_state, tmp_path):
     assert read("often") == read("whole")
 
 
+@pytest.mark.long
 def test_other_seeds_end_elsewhere_and_the_same_seed_does_not(config, train, final_state, tmp_path):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         train(config(seed=seed, num_train_steps=3), tmp_path / name)

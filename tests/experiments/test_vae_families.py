@@ -47,6 +47,7 @@ for name, overrides in json.loads(sys.argv[1]):
 """
 
 
+@pytest.mark.long
 def test_two_devices_train_as_one(python):
     runs = [
         ("vqvae_cifar10", {"model.restart_below": 3.0, "optim.lr": 1e-3}),

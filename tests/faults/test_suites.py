@@ -5,6 +5,8 @@ import signal
 import subprocess
 import sys
 
+import pytest
+
 from experiments.faults import corrupt, harness, kill, layouts, soak
 from genjax.train.lock import locked
 from tests.conftest import ROOT
@@ -13,6 +15,7 @@ from tests.conftest import ROOT
 SHORT = {"num_train_steps": 44, "eval_every_steps": 22, "sample_every_steps": 0}
 
 
+@pytest.mark.long
 def test_kills_lose_nothing(tmp_path):
     expected = kill.reference(tmp_path, SHORT)
     assert len(expected) > 50
@@ -35,6 +38,7 @@ def test_retention_keeps_exactly_what_it_should():
     assert out.returncode == 0, out.stdout + out.stderr
 
 
+@pytest.mark.long
 def test_two_processes_agree_with_one_which_takes_over(tmp_path):
     one, two = (1, 1), (2, 2)
     runs = [("jit", one), ("pmap", two), ("fsdp", two)]
@@ -65,6 +69,7 @@ def test_two_processes_that_are_refused_both_end_with_one_line(tmp_path):
     assert len(errors) == 2 and sum("in use by process" in x for x in errors) == 1
 
 
+@pytest.mark.long
 def test_a_long_run_stays_what_it_was(tmp_path):
     samples, compiled, code = soak.watch(tmp_path, 0.15, 10, every_seconds=1.0)
     assert code == 0 and compiled == [] and len(samples) > 5

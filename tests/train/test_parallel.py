@@ -82,6 +82,7 @@ def test_one_and_eight_devices_agree_whatever_the_kind_and_each_repeats_itself(l
         assert reference["held"] - result["held"] == cut, (kind, devices)
 
 
+@pytest.mark.long
 def test_accumulation_residence_and_several_steps_a_call_change_nothing(losses):
     # Of pmap, which divides the most; and accumulating under jit.
     whole, jit, parts, called = losses(
