@@ -15,7 +15,6 @@ from genjax.models.pixelrnn import PixelRnn, diagonals
 from genjax.models.pixelsnail import PixelSnail
 from genjax.objectives.pixel_heads import Bernoulli, LogisticMixture, Softmax
 
-pytestmark = pytest.mark.optimized
 
 GRAY, COLOUR = (8, 8, 1), (8, 8, 3)
 HEADS = {
@@ -216,6 +215,7 @@ def sampler(name, head, num_classes=0, shape=GRAY):
 
 
 # Not square: rows and columns are told apart.
+@pytest.mark.optimized
 @pytest.mark.parametrize("name,head", [*CASES, ("pixelcnn", "codes")])
 def test_cached_sampling_is_naive_sampling(name, head):
     network, heads, params = made(name, head, 3)
@@ -227,6 +227,7 @@ def test_cached_sampling_is_naive_sampling(name, head):
     assert len(np.unique(cached)) > 1 and (cached[0] != cached[1]).any()
 
 
+@pytest.mark.optimized
 def test_an_image_is_the_same_in_any_batch_and_another_of_another_class():
     run = sampler("gated", "softmax", 3)
     keys, label = jax.random.split(jax.random.key(4), 9), jnp.arange(9) % 3
@@ -236,6 +237,7 @@ def test_an_image_is_the_same_in_any_batch_and_another_of_another_class():
     assert all((a != b).any() for a, b in zip(whole, other))
 
 
+@pytest.mark.optimized
 def test_known_pixels_stay_and_the_rest_follows_from_them():
     run = sampler("gated", "softmax", 3)
     keys, label = jax.random.split(jax.random.key(5), 9), jnp.zeros(9, jnp.int32)
