@@ -15,7 +15,6 @@ from genjax.models.pixelrnn import PixelRnn, diagonals
 from genjax.models.pixelsnail import PixelSnail
 from genjax.objectives.pixel_heads import Bernoulli, LogisticMixture, Softmax
 
-
 GRAY, COLOUR = (8, 8, 1), (8, 8, 3)
 HEADS = {
     "bernoulli": Bernoulli(2, 1),
