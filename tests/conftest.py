@@ -24,6 +24,11 @@ import jax  # noqa: E402
 import pytest  # noqa: E402
 
 
+def pytest_collection_modifyitems(items):
+    """The fault suites come first: as the last ones they would keep the other worker waiting."""
+    items.sort(key=lambda item: "tests/faults/" not in item.nodeid)
+
+
 @pytest.fixture(autouse=True)
 def compiled_as_for_users(request, monkeypatch):
     """XLA compiles twice as fast without its optimizations. Tests of bits are marked: they want the
