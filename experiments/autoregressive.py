@@ -11,12 +11,14 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.errors import FlaxError
 
 from experiments.config import choose, require
 from experiments.run import Experiment
 from experiments.vqvae import load_decoder
 from genjax import autoregressive, plots
 from genjax.data.codes import num_codes, open_codes
+from genjax.data.images import one_line
 from genjax.errors import UserError
 from genjax.metrics.likelihood import bits_per_dim_of_mass
 from genjax.models.pixelcnn import GatedPixelCnn, PixelCnn
@@ -106,7 +108,7 @@ def build(config, image_shape, class_names, axis_name):
             levels=getattr(network, "resolutions", 1),
         )
 
-    decode = _decoder(config)
+    decode, sample_shape = _decoder(config, image_shape)
 
     def sample(params, model_state, keys, labels=None):
         values = draw(params, keys, labels, config.sample.temperature)
@@ -153,17 +155,28 @@ def build(config, image_shape, class_names, axis_name):
         eval_fn=eval_fn,
         summarize=summarize,
         sample=sample,
+        sample_shape=sample_shape,
         sample_classes=num_classes > 0,
         figures=figures,
     )
 
 
-def _decoder(config):
-    """What makes images of codes, if the data are codes and their file knows."""
-    if not config.data.name.startswith("codes:"):
-        return None
-    with open_codes(config.data.name) as file:
-        return load_decoder(file)
+def _decoder(config, image_shape):
+    """(what makes images of codes, their shape), or Nones where the data's file does not know."""
+    name = config.data.name
+    if not name.startswith("codes:"):
+        return None, None
+    for key in ("num_samples", "num_samples_in_loop"):
+        asked = config.eval[key]
+        require(asked == 0, f"eval.{key}", asked, "0: codes are no images to compare with")
+    codes = jax.ShapeDtypeStruct((1, *image_shape[:2]), jnp.int32)
+    try:
+        with open_codes(name) as file:
+            decode = load_decoder(file)
+        shape = jax.eval_shape(decode, codes).shape[1:] if decode else None
+    except (KeyError, TypeError, ValueError, FlaxError) as error:
+        raise UserError(f"{name}: its decoder is not one ({one_line(error)})") from error
+    return decode, shape
 
 
 def _head(config, channels):

@@ -227,7 +227,8 @@ def through_training(workdir, image_shape):
         with Image.open(paths[i]) as picture:
             shown = np.asarray(picture).reshape(*picture.size[::-1], image_shape[-1])
         rows.append(plots.cells(shown, image_shape, STRIP_COLUMNS))
-    return plots.grid(np.concatenate(rows), len(rows[0]))
+    columns = min(map(len, rows))  # `config.sample` may have changed on the way
+    return plots.grid(np.concatenate([row[:columns] for row in rows]), columns)
 
 
 def save_png(path, picture, told):

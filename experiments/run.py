@@ -64,6 +64,7 @@ class Experiment:
         is averaged.
       eval_figures: likewise -> {name: uint8 picture [H, W, C]}.
       sample: (params, model_state, keys [B]) -> images [B, H, W, C] in [0, 1]; row i of keys[i].
+      sample_shape: (H, W, C) of those, where it is not the data's.
       sample_classes: whether `sample` takes labels, int32 [B], after the keys.
       export: (params, model_state, folder) -> None; writes what others use of a trained model.
       figures: (params, model_state, batch) -> {name: uint8 picture [H, W, C]}; not compiled.
@@ -84,6 +85,7 @@ class Experiment:
     }
     eval_figures: Callable | None = None
     sample: Callable | None = None
+    sample_shape: tuple[int, int, int] | None = None
     sample_classes: bool = False
     export: Callable | None = None
     figures: Callable | None = None

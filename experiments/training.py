@@ -154,7 +154,8 @@ def _train(config, workdir, source, signals):
         if is_main():
             files.write_json(workdir / "report.json", report)
             pictures = {"curves": plots.curves(logs.read_metrics(workdir / "metrics.jsonl"))}
-            pictures["through_training"] = through_training(workdir, config.data.image_shape)
+            shape = run.experiment.sample_shape or config.data.image_shape
+            pictures["through_training"] = through_training(workdir, shape)
             told = {**provenance, "step": place.step}
             drawn = {name: picture for name, picture in pictures.items() if picture is not None}
             save_figures(workdir / "figures", drawn, told)

@@ -93,10 +93,18 @@ def test_codes_of_a_run_are_written_and_decode_to_its_reconstructions(tmp_path):
 
     prior = vqvae_prior_cifar10.get_config("smoke")
     prior.data.name, prior.data.pixels = f"codes:{path}", "integers"
-    second = Run.build(prior)
-    assert second.train_data.images.shape == (len(run.train_data), 8, 8, 1)
-    images = evaluation.make_sampler(second)((second.init().params, {}), 0, np.arange(2))
-    assert images.shape == (2, 32, 32, 3) and images.dtype == np.uint8
+    prior.num_train_steps, prior.sample_every_steps, prior.eval_every_steps = 2, 1, 0
+    training.train(prior, tmp_path / "prior", SOURCE)
+    images = evaluation.sample(prior, tmp_path / "prior", SOURCE)
+    assert images.shape == (16, 32, 32, 3) and images.dtype == np.uint8
+    assert (tmp_path / "prior" / "figures" / "through_training.png").exists()
+
+    with np.load(path) as data:
+        fields = json.dumps({**json.loads(str(data["decoder_fields"])), "width": 9})
+        np.savez(tmp_path / "other.npz", **{**data, "decoder_fields": fields})
+    prior.data.name = f"codes:{tmp_path}/other.npz"
+    with pytest.raises(UserError, match="other.npz: its decoder is not one"):
+        Run.build(prior)
     with pytest.raises(UserError, match="has no codes"):
         codes.write_codes(vdvae_mnist.get_config("smoke"), tmp_path)
 
