@@ -27,6 +27,7 @@ NUM = flags.DEFINE_integer("num", 1000, "Images of each cell.")
 def main(_):
     set_up_process()
     config = CONFIG.value
+    config.eval.num_samples = NUM.value
     _, state, _ = restored(config, WORKDIR.value, "latest")
     tree = state.eval_params, state.model_state
     for name in USED.value:

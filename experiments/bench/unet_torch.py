@@ -21,6 +21,7 @@ import optax
 import torch
 from absl import app, flags
 
+from experiments.bench.diffusers_reference import UNET
 from experiments.run import set_up_process
 from genjax.weights.unet import from_diffusers
 
@@ -35,18 +36,7 @@ class Theirs:
 
     def __init__(self, device, half):
         torch.manual_seed(0)
-        self.network = diffusers.UNet2DModel(
-            sample_size=32,
-            block_out_channels=(128, 256, 256, 256),
-            layers_per_block=2,
-            down_block_types=("DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"),
-            up_block_types=("UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
-            attention_head_dim=None,
-            norm_eps=1e-6,
-            downsample_padding=0,
-            flip_sin_to_cos=False,
-            freq_shift=1,
-        )
+        self.network = diffusers.UNet2DModel(**UNET)
         self.arrays = {k: v.numpy().copy() for k, v in self.network.state_dict().items()}
         self.device, self.half = device, half
         self.network.to(device, memory_format=torch.channels_last)
