@@ -1,7 +1,7 @@
-"""The tutorial's VAE in Keras, as a worker that takes orders line by line; see vae_keras.py.
+"""The tutorials' VAEs in Keras, as a worker that takes orders line by line; see vae_keras.py.
 
 Runs in an interpreter that has TensorFlow and imports nothing of this project:
-python keras_vae.py TRAIN.npy TEST.npy BATCH_SIZE, arrays uint8 [N, 28, 28, 1].
+python keras_vae.py TRAIN.npy TEST.npy BATCH_SIZE, arrays uint8 [N, 28, 28, 1] or [N, 64, 64, 3].
 """
 
 import os
@@ -20,6 +20,51 @@ BATCH_SIZE = int(sys.argv[3])
 TRAIN = TRAIN[: len(TRAIN) // BATCH_SIZE * BATCH_SIZE]
 
 
+def networks_28():
+    """Encoder and decoder of the tutorial with two latents."""
+    image = keras.Input((28, 28, 1))
+    h = layers.Conv2D(32, 3, 2, "same", activation="relu")(image)
+    h = layers.Conv2D(64, 3, 2, "same", activation="relu")(h)
+    h = layers.Dense(16, activation="relu")(layers.Flatten()(h))
+    encoder = keras.Model(image, [layers.Dense(2)(h), layers.Dense(2)(h)])
+    z = keras.Input((2,))
+    h = layers.Reshape((7, 7, 64))(layers.Dense(7 * 7 * 64, activation="relu")(z))
+    h = layers.Conv2DTranspose(64, 3, 2, "same", activation="relu")(h)
+    h = layers.Conv2DTranspose(32, 3, 2, "same", activation="relu")(h)
+    return encoder, keras.Model(z, layers.Conv2DTranspose(1, 3, padding="same")(h))
+
+
+def networks_64():
+    """Of the tutorial with 64x64 colour pictures, mended: a posterior, and an end at 64x64."""
+
+    def norm(h):
+        return layers.LeakyReLU(negative_slope=0.2)(layers.BatchNormalization(momentum=0.9)(h))
+
+    image = keras.Input((64, 64, 3))
+    h = norm(layers.Conv2D(64, 4, 2, "same")(image))
+    h = layers.Flatten()(norm(layers.Conv2D(128, 4, 2, "same")(h)))
+    encoder = keras.Model(image, [layers.Dense(128)(h), layers.Dense(128)(h)])
+    z = keras.Input((128,))
+    h = norm(layers.Reshape((4, 4, 256))(layers.Dense(4 * 4 * 256)(z)))
+    for features in (128, 64, 32):
+        h = norm(layers.Conv2DTranspose(features, 4, 2, "same")(h))
+    return encoder, keras.Model(z, layers.Conv2DTranspose(3, 4, 2, "same")(h))
+
+
+def bernoulli(x, outputs):
+    """Nats of each image [B]."""
+    return tf.reduce_sum(tf.nn.sigmoid_cross_entropy_with_logits(x, outputs), (1, 2, 3))
+
+
+def normal(x, outputs, scale=0.1):
+    """Nats of each image [B]."""
+    constant = float(np.log(scale * np.sqrt(2 * np.pi)))
+    return tf.reduce_sum(0.5 * ((x - outputs) / scale) ** 2 + constant, (1, 2, 3))
+
+
+SMALL = TRAIN.shape[1:] == (28, 28, 1)
+
+
 class VAE(keras.Model):
     """The tutorial's networks and loss.
 
@@ -31,38 +76,31 @@ class VAE(keras.Model):
     def __init__(self, kl_reduction):
         super().__init__()
         self.kl_reduction = kl_reduction
-        image = keras.Input((28, 28, 1))
-        h = layers.Conv2D(32, 3, 2, "same", activation="relu")(image)
-        h = layers.Conv2D(64, 3, 2, "same", activation="relu")(h)
-        h = layers.Dense(16, activation="relu")(layers.Flatten()(h))
-        self.encoder = keras.Model(image, [layers.Dense(2)(h), layers.Dense(2)(h)])
-        z = keras.Input((2,))
-        h = layers.Reshape((7, 7, 64))(layers.Dense(7 * 7 * 64, activation="relu")(z))
-        h = layers.Conv2DTranspose(64, 3, 2, "same", activation="relu")(h)
-        h = layers.Conv2DTranspose(32, 3, 2, "same", activation="relu")(h)
-        self.decoder = keras.Model(z, layers.Conv2DTranspose(1, 3, padding="same")(h))
+        self.encoder, self.decoder = networks_28() if SMALL else networks_64()
         self.compile(optimizer=keras.optimizers.Adam(1e-3))
         self.optimizer.build(self.trainable_variables)
 
-    def terms(self, x):
-        """Reconstruction [B] and KL of each latent [B, 2], in nats, one posterior sample."""
-        mean, log_variance = self.encoder(x)
+    def terms(self, x, training=False):
+        """Reconstruction [B] and KL of each latent [B, D], in nats, one posterior sample."""
+        mean, log_variance = self.encoder(x, training=training)
         z = mean + tf.exp(0.5 * log_variance) * tf.random.normal(tf.shape(mean))
-        bce = tf.nn.sigmoid_cross_entropy_with_logits(x, self.decoder(z))
+        outputs = self.decoder(z, training=training)
         kl = -0.5 * (1 + log_variance - mean**2 - tf.exp(log_variance))
-        return tf.reduce_sum(bce, (1, 2, 3)), kl
+        return (bernoulli if SMALL else normal)(x, outputs), kl
 
     def train_step(self, data):
         x = data[0] if isinstance(data, tuple) else data
         with tf.GradientTape() as tape:
-            recon, kl = self.terms(x)
+            recon, kl = self.terms(x, training=True)
             loss = tf.reduce_mean(recon) + tf.reduce_mean(self.kl_reduction(kl, axis=1))
         grads = tape.gradient(loss, self.trainable_variables)
         self.optimizer.apply_gradients(zip(grads, self.trainable_variables))
         return {"loss": loss}
 
 
-tutorial, meant = VAE(tf.reduce_mean), VAE(tf.reduce_sum)
+# The tutorial with 64x64 pictures has no KL to take the mean of.
+WRITTEN = tf.reduce_mean if SMALL else tf.reduce_sum
+tutorial, meant = VAE(WRITTEN), VAE(tf.reduce_sum)
 tutorial_step, meant_step = tf.function(tutorial.train_step), tf.function(meant.train_step)
 evaluate = {name: tf.function(m.terms) for name, m in (("fit", tutorial), ("loop", meant))}
 
@@ -81,6 +119,12 @@ def loop():
 
 
 def draw():
+    """25 samples, by one `predict`."""
+    z = np.random.normal(size=(25, *tutorial.decoder.input_shape[1:])).astype(np.float32)
+    tutorial.decoder.predict(z, verbose=0)
+
+
+def manifold():
     """The 30x30 manifold as the tutorial draws it: one `predict` a point."""
     for a in np.linspace(-2, 2, 30):
         for b in np.linspace(-2, 2, 30):
@@ -100,12 +144,13 @@ JOBS = {
     "fit": fit,
     "loop": loop,
     "draw": draw,
+    "manifold": manifold,
     "test fit": lambda: neg_elbo("fit"),
     "test loop": lambda: neg_elbo("loop"),
 }
 TRAIN_ALL, TRAIN = TRAIN, TRAIN[: 4 * BATCH_SIZE]
-fit(), loop()  # compile on four batches, then forget what they taught
-tutorial.set_weights(VAE(tf.reduce_mean).get_weights())
+fit(), loop(), draw()  # compile on four batches, then forget what they taught
+tutorial.set_weights(VAE(WRITTEN).get_weights())
 meant.set_weights(VAE(tf.reduce_sum).get_weights())
 TRAIN = TRAIN_ALL
 print("ready", flush=True)

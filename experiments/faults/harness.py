@@ -1,10 +1,13 @@
 """What the fault suites share: a small run in a process of its own, and what it left behind.
 
-The run is the default config at its smallest, with everything on that a resume has to bring back:
-moving average, clipping, accumulation, a schedule, augmentation; it logs every step.
+The run is a config at its smallest, the default one if not told, with everything on that a resume
+has to bring back: moving average, clipping, accumulation, a schedule, augmentation; it logs every
+step. `--run=gan_digits` is a game with two updates of the discriminator a step, lazy penalties and
+ADA's feedback.
 """
 
 import hashlib
+import importlib
 import os
 import re
 import subprocess
@@ -15,7 +18,6 @@ import jax
 import numpy as np
 from absl import flags
 
-from configs import vae_digits
 from experiments.run import Run
 from genjax.data.sources import cache_root
 from genjax.train.checkpoint import Checkpoints
@@ -23,6 +25,7 @@ from genjax.train.checkpoint import Checkpoints
 ROOT = Path(__file__).parent.parent.parent
 
 SEED = flags.DEFINE_integer("seed", 0, "Of the places and moments of the faults.")
+RUN = flags.DEFINE_enum("run", "vae_digits", ["vae_digits", "gan_digits"], "The small run.")
 
 OVERRIDES = {
     "eval.num_samples": 0,
@@ -34,10 +37,35 @@ OVERRIDES = {
     "checkpoint_every_steps": 10,
     "ema.decay": 0.9,
     "optim.schedule": "cosine",
-    "optim.accumulate_steps": 2,
-    "optim.clip_norm": 1.0,
     "data.flip": "random",
 }
+OF_A_RUN = {
+    "vae_digits": {"optim.accumulate_steps": 2, "optim.clip_norm": 1.0},
+    "gan_digits": {
+        "eval.num_samples_in_loop": 0,
+        "eval.standing_samples": 0,
+        "objective.loss": "non_saturating",
+        "objective.d_steps": 2,
+        "objective.r2": 0.0,
+        "objective.penalty_interval": 3,
+        "objective.lecam": 0.1,
+        "objective.spectral_norm": True,
+        "augment.name": "ada",
+        "augment.p": 0.3,
+        "augment.interval": 3,
+        "augment.speed_images": 1000,
+    },
+}
+
+
+def name():
+    """Of the config; the tests parse no flags."""
+    return RUN.value if flags.FLAGS.is_parsed() else RUN.default
+
+
+def settings(overrides):
+    """{config key: value} of the small run."""
+    return {**OVERRIDES, **OF_A_RUN[name()], **overrides}
 
 
 def start(workdir, overrides, *, die_at="", flags=(), devices=1, env=None):
@@ -45,7 +73,7 @@ def start(workdir, overrides, *, die_at="", flags=(), devices=1, env=None):
 
     Args:
       workdir: a path.
-      overrides: {config key: value} on top of `OVERRIDES`.
+      overrides: {config key: value} on top of its `settings`.
       die_at: "POINT:N", where and the how manieth time the process kills itself; see `victim`.
       flags: further flags of launch.py.
       devices: virtual CPU devices.
@@ -54,10 +82,9 @@ def start(workdir, overrides, *, die_at="", flags=(), devices=1, env=None):
     Returns:
       A `subprocess.Popen`.
     """
-    overrides = {**OVERRIDES, **overrides}
     command = [sys.executable, "-m", "experiments.faults.victim", die_at]
-    command += ["--config=configs/vae_digits.py:smoke", f"--workdir={workdir}", *flags]
-    command += [f"--config.{key}={value}" for key, value in overrides.items()]
+    command += [f"--config=configs/{name()}.py:smoke", f"--workdir={workdir}", *flags]
+    command += [f"--config.{key}={value}" for key, value in settings(overrides).items()]
     environment = {
         **os.environ,
         "JAX_PLATFORMS": "cpu",
@@ -100,8 +127,8 @@ def last_line(workdir):
 
 def config_of(overrides):
     """The config of the small run."""
-    config = vae_digits.get_config("smoke")
-    config.update_from_flattened_dict({**OVERRIDES, **overrides})
+    config = importlib.import_module(f"configs.{name()}").get_config("smoke")
+    config.update_from_flattened_dict(settings(overrides))
     return config
 
 

@@ -3,7 +3,7 @@
 A run that was killed goes on from the newest checkpoint that was whole when it died, and ends with
 the same bits (every leaf of the state, metrics.jsonl) as one that was never touched.
 
-python -m experiments.faults.kill [--kills=100] [--seed=0]
+python -m experiments.faults.kill [--kills=100] [--seed=0] [--run=gan_digits]
 """
 
 import random
