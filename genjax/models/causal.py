@@ -27,6 +27,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from genjax.models.layers import pointwise, prefers_matmul
+
 
 @dataclasses.dataclass(frozen=True)
 class Place:
@@ -218,13 +220,16 @@ class CausalConv(nn.Module):
 
     def _whole(self, x, kernel):
         """The image, and its [B, H / s, W / s, features]."""
+        x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+        if self.kernel_size == (1, 1) and self.strides == 1 and prefers_matmul(x):
+            return pointwise(x, kernel[0, 0])
         pads = []
         for size, length, low in zip(x.shape[1:3], kernel.shape, (self.top, self.left)):
             reach = (-(-size // self.strides) - 1) * self.strides + (length - 1) * self.dilation + 1
             pads.append((low, reach - low - size))
         return lax.conv_general_dilated(
-            x.astype(self.dtype),
-            kernel.astype(self.dtype),
+            x,
+            kernel,
             (self.strides,) * 2,
             pads,
             rhs_dilation=(self.dilation,) * 2,

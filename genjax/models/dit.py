@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from genjax.models.attention import attend, sinusoidal, sinusoidal_grid
+from genjax.models.layers import Dense
 from genjax.models.unet import patchify, unpatchify
 
 
@@ -26,13 +27,13 @@ class DiTBlock(nn.Module):
         shift1, scale1, gate1, shift2, scale2, gate2 = jnp.split(modulation(nn.silu(c)), 6, -1)
         norm = lambda: nn.LayerNorm(use_bias=False, use_scale=False, dtype=self.dtype)
         h = _modulate(norm()(x), shift1, scale1)
-        qkv = nn.Dense(3 * dim, dtype=self.dtype, name="qkv")(h)
+        qkv = Dense(3 * dim, dtype=self.dtype, name="qkv")(h)
         q, k, v = jnp.split(qkv.reshape(batch, length, 3 * self.num_heads, -1), 3, axis=2)
         h = attend(q, k, v).reshape(x.shape)
-        x += gate1[:, None] * nn.Dense(dim, dtype=self.dtype, name="out")(h)
+        x += gate1[:, None] * Dense(dim, dtype=self.dtype, name="out")(h)
         h = _modulate(norm()(x), shift2, scale2)
-        h = nn.gelu(nn.Dense(4 * dim, dtype=self.dtype, name="mlp1")(h))
-        return x + gate2[:, None] * nn.Dense(dim, dtype=self.dtype, name="mlp2")(h)
+        h = nn.gelu(Dense(4 * dim, dtype=self.dtype, name="mlp1")(h))
+        return x + gate2[:, None] * Dense(dim, dtype=self.dtype, name="mlp2")(h)
 
 
 class DiT(nn.Module):
@@ -63,7 +64,7 @@ class DiT(nn.Module):
             raise ValueError(f"height and width must be multiples of {p}")
         rows, columns = height // p, width // p
         h = patchify(x, p).reshape(batch, rows * columns, -1).astype(self.dtype)
-        h = nn.Dense(self.dim, dtype=self.dtype, name="patches")(h)
+        h = Dense(self.dim, dtype=self.dtype, name="patches")(h)
         h += sinusoidal_grid(rows, columns, self.dim).astype(self.dtype)
         c = sinusoidal(c_noise, 256).astype(self.dtype)
         c = nn.silu(nn.Dense(self.dim, dtype=self.dtype, name="time1")(c))
@@ -78,5 +79,5 @@ class DiT(nn.Module):
         shift, scale = jnp.split(modulation(nn.silu(c)), 2, axis=-1)
         norm = nn.LayerNorm(use_bias=False, use_scale=False, dtype=self.dtype, name="norm_out")
         h = _modulate(norm(h), shift, scale)
-        h = nn.Dense(p * p * channels, dtype=self.dtype, kernel_init=zeros, name="pixels")(h)
+        h = Dense(p * p * channels, dtype=self.dtype, kernel_init=zeros, name="pixels")(h)
         return unpatchify(h.reshape(batch, rows, columns, -1), p).astype(jnp.float32)

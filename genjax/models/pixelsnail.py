@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from genjax.models.causal import CausalConv, GatedResnet, is_row, load, store
+from genjax.models.layers import Dense
 
 DOWN_RIGHT = {"kernel_size": (2, 2), "top": 1, "left": 1}
 
@@ -85,7 +86,8 @@ class CausalAttention(nn.Module):
             before = jnp.pad(before[:, :-1], ((0, 0), (1, 0), (0, 0)))
         else:
             before = self._pixel_before(h, image, place)
-        dense = lambda features, name: nn.Dense(features, dtype=self.dtype, name=name)
+        layer = Dense if place is None else nn.Dense
+        dense = lambda features, name: layer(features, dtype=self.dtype, name=name)
         query = dense(self.key_features, "query")(h.reshape(batch, height * width, channels))
         key = dense(self.key_features, "key")(before)
         value = dense(self.value_features, "value")(before)

@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from genjax.models.attention import attend, sinusoidal
-from genjax.models.layers import Conv
+from genjax.models.layers import Conv, Dense
 
 
 def group_norm(dtype, name, channels, epsilon):
@@ -64,7 +64,7 @@ class ResBlock(nn.Module):
         )(h)
         x = resample(x)
         if x.shape[-1] != self.features or self.resample:
-            x = nn.Dense(self.features, dtype=self.dtype, name="skip")(x)
+            x = Dense(self.features, dtype=self.dtype, name="skip")(x)
         return (x + h) * self.skip_scale
 
 
@@ -81,8 +81,8 @@ class AttentionBlock(nn.Module):
         batch, height, width, channels = x.shape
         h = group_norm(self.dtype, "norm", channels, self.epsilon)(x)
         h = h.reshape(batch, height * width, 1, channels)
-        dense = functools.partial(nn.Dense, channels, dtype=self.dtype)
-        h = attend(*jnp.split(nn.Dense(3 * channels, dtype=self.dtype, name="qkv")(h), 3, axis=-1))
+        dense = functools.partial(Dense, channels, dtype=self.dtype)
+        h = attend(*jnp.split(Dense(3 * channels, dtype=self.dtype, name="qkv")(h), 3, axis=-1))
         h = dense(name="out", kernel_init=nn.initializers.zeros_init())(h)
         return (x + h.reshape(x.shape)) * self.skip_scale
 

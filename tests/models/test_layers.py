@@ -127,6 +127,16 @@ def test_half_precision_compute_keeps_float32_parameters(ours, theirs):
     assert params["params"]["kernel"].dtype == jnp.float32
 
 
+@pytest.mark.parametrize("shape", [(3, 5), (2, 4, 5), (2, 3, 4, 5)])
+@pytest.mark.parametrize("dtype,tolerance", [(None, 1e-5), (jnp.bfloat16, 0)])
+def test_a_dense_layer_is_flaxs(shape, dtype, tolerance):
+    a, b = (layer(7, dtype=dtype) for layer in (layers.Dense, nn.Dense))
+    x = jax.random.normal(jax.random.key(0), shape)
+    params = b.init(jax.random.key(1), x)
+    close(a.init(jax.random.key(1), x), params, 0)
+    close(value_and_grads(a, params, x), value_and_grads(b, params, x), tolerance)
+
+
 def test_pmap_over_one_device():
     a, b, params, x = pair(((3, 3), 2, "SAME", 6, 5, 8, 3), *PAIRS[1], None)
     y = jax.pmap(a.apply, in_axes=(None, 0))(params, x[None])
