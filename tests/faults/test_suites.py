@@ -48,16 +48,19 @@ def test_two_processes_agree_with_one_which_takes_over(tmp_path):
     assert layouts.moved(tmp_path, 6, "fsdp", two, one) < 1e-5
 
 
-def test_one_of_two_is_asked_to_stop_then_killed_and_the_same_command_goes_on(tmp_path):
-    workdir, settings = tmp_path / "two", lambda steps: layouts.often_saved("jit", steps)
-    codes, saved, _ = layouts.signalled(workdir, layouts.endless("jit"), signal.SIGTERM)
+def test_one_of_two_is_asked_to_stop_and_both_save_one_step(tmp_path):
+    codes, saved, _ = layouts.signalled(tmp_path / "two", layouts.endless("jit"), signal.SIGTERM)
     assert codes == [75, 75] and len(saved) == 1
-    assert harness.messages(workdir).count("saved") == 1
-    steps = saved[0] + 120
-    code, seconds = layouts.one_killed(workdir, settings(steps))
+    assert harness.messages(tmp_path / "two").count("saved") == 1
+
+
+@pytest.mark.long
+def test_one_of_two_is_killed_and_the_same_command_goes_on(tmp_path):
+    workdir, settings = tmp_path / "two", layouts.often_saved("jit", 120)
+    code, seconds = layouts.one_killed(workdir, settings)
     assert code not in (0, None) and seconds < layouts.HEARTBEAT_SECONDS + 10
-    layouts.finish(workdir, settings(steps), 2, 2)
-    layouts.finish(tmp_path / "one", settings(steps))
+    layouts.finish(workdir, settings, 2, 2)
+    layouts.finish(tmp_path / "one", settings)
     assert layouts.furthest(layouts.losses(tmp_path / "one"), layouts.losses(workdir)) < 1e-4
 
 
