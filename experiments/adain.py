@@ -18,8 +18,8 @@ import numpy as np
 from experiments import stylize
 from experiments.config import base_config, require
 from experiments.evaluation import restored
+from experiments.frozen_vgg import given, load_network, network_params
 from experiments.run import Experiment, completed, say
-from experiments.style_transfer import given, load_network, network_params
 from genjax import files, plots
 from genjax.data.dataset import load_dataset
 from genjax.data.sources import find_source
@@ -56,7 +56,8 @@ def _layers(config):
     return known[: known.index(layer) + 1]
 
 
-def _load(config):
+def load(config):
+    """(layers, encoder, its parameters or None, decoder, what to tell of the weights)."""
     layers = _layers(config)
     network, params, told = load_network(config, layers)
     widths = network.widths or VARIANTS[network.variant].widths
@@ -68,7 +69,7 @@ def build(config, image_shape, class_names, axis_name):
     """The decoder's training, as the shared trainer takes it."""
     del class_names, axis_name
     shares = stylize.check(config)
-    layers, network, params_vgg, decoder, told = _load(config)
+    layers, network, params_vgg, decoder, told = load(config)
     last = layers[-1]
     stride = reach([last])[0]
     fits = image_shape[2] == 3 and all(n % stride == 0 and n >= 2 * stride for n in image_shape[:2])
@@ -79,7 +80,9 @@ def build(config, image_shape, class_names, axis_name):
     require(config.num_styles >= 1, "num_styles", config.num_styles, "at least 1")
     enough = config.style_data or config.batch_size >= 2
     require(enough, "batch_size", config.batch_size, "at least 2 without config.style_data")
-    styles = _style_images(config, image_shape) if config.style_data else None
+    frozen, styles = {"vgg": told}, None
+    if config.style_data:
+        styles, frozen["styles"] = _style_images(config, image_shape)
 
     def features(params, images):
         found = network.apply({"params": params}, images)
@@ -152,30 +155,43 @@ def build(config, image_shape, class_names, axis_name):
         say(f"the decoder is {path}, for --config.decoder")
         _draw(config, folder, shares, network, model_state["vgg"], decoder, params, told)
 
-    return Experiment(init=init, loss_fn=loss_fn, eval_fn=eval_fn, figures=figures, export=export)
+    return Experiment(
+        init=init,
+        loss_fn=loss_fn,
+        eval_fn=eval_fn,
+        figures=figures,
+        export=export,
+        frozen=frozen,
+    )
 
 
 def _style_images(config, image_shape):
+    """(uint8 [N, H, W, C], what they are)."""
     source = find_source(config.style_data, "all")
     data = main_first(lambda: load_dataset(source, image_shape, bad_images=config.data.bad_images))
     # Spread over the folder, in which neighbours may be alike.
     index = np.linspace(0, len(data) - 1, min(config.num_styles, len(data))).astype(int)
-    return np.asarray(data.images[index])
+    return np.asarray(data.images[index]), f"{data.name} {data.fingerprint}"
 
 
-def _draw(config, workdir, shares, network, params_vgg, decoder, params, told):
-    content, styles = stylize.read_pictures(config, decoder.layer)
+def make_draw(config, shares, network, params_vgg, decoder, params, styles):
+    """(images [B, H, W, 3]) -> the same in the mixture of `styles`, [H', W', 3] each."""
 
     @jax.jit
-    def stylized(params_vgg, params, image, styles):
+    def stylized(params_vgg, params, images, styles):
         features = lambda x: network.apply({"params": params_vgg}, x)[decoder.layer]
-        found = features(image).astype(jnp.float32)
+        found = features(images).astype(jnp.float32)
         each = [adain(found, features(s).astype(jnp.float32)) for s in styles]
         mixed = mixture(found, each, config.strength, shares)
         return decoder.apply({"params": params}, mixed).astype(jnp.float32)
 
     styles = [jnp.asarray(style)[None] for style in styles]
-    draw = lambda image: stylized(params_vgg, params, image, styles)
+    return lambda images: stylized(params_vgg, params, images, styles)
+
+
+def _draw(config, workdir, shares, network, params_vgg, decoder, params, told):
+    content, styles = stylize.read_pictures(config, decoder.layer)
+    draw = make_draw(config, shares, network, params_vgg, decoder, params, styles)
     stride = reach([decoder.layer])[0]
     return stylize.save_stylized(config, workdir, content, draw, stride, {"weights": told})
 
@@ -185,7 +201,7 @@ def train(config, workdir, source, train_one):
     if not config.decoder:
         return train_one(completed(config), workdir, source)
     shares = stylize.check(config)
-    layers, network, params_vgg, decoder, told = _load(config)
+    layers, network, params_vgg, decoder, told = load(config)
     require(params_vgg is not None, "weights", "random", "those that the decoder belongs to")
     loaded, sha256 = load_decoder(config.decoder)
     stylize.check_decoder(loaded, layers[-1], decoder.widths, config.decoder)
@@ -208,7 +224,7 @@ def sample(config, workdir, source, step):
     shares = stylize.check(config)
     run, state, _ = restored(config, workdir, step, stylize.ALLOW)
     params, model_state = run.parallel.to_local((state.eval_params, state.model_state))
-    _, network, _, decoder, told = _load(config)
+    _, network, _, decoder, told = load(config)
     in_main(
         lambda: _draw(config, workdir, shares, network, model_state["vgg"], decoder, params, told)
     )

@@ -264,6 +264,8 @@ def protocol_of(run):
         "pixels": pixels,
         "parameters": which_parameters(run),
     }
+    if run.experiment.frozen:
+        told["frozen"] = run.experiment.frozen
     if run.judge:
         asked = run.config.eval
         count = asked.num_samples or asked.num_samples_in_loop
@@ -276,6 +278,12 @@ def restored(config, workdir, step, allow=("eval.",)):
 
     `allow`: beginnings of keys of the config that may differ from those it was trained with.
     """
+    run, state = saved_state(config, workdir, step, allow)
+    return run, run.whole(run.parallel.from_global(state)), int(state.step)
+
+
+def saved_state(config, workdir, step, allow):
+    """Likewise, but as it was saved: (run, arrays of the whole run, without what is frozen)."""
     workdir, config = Path(workdir), completed(config)
     if config.num_seeds > 1:
         raise UserError(
@@ -290,10 +298,9 @@ def restored(config, workdir, step, allow=("eval.",)):
     if checkpoints.empty():
         raise UserError(f"{workdir} has no checkpoint yet; train it first")
     chosen = {"latest": lambda: None, "best": checkpoints.best_step}.get(step, lambda: int(step))
-    template = run.parallel.template(jax.eval_shape(run.init))
-    state, meta = checkpoints.restore(template, chosen())
-    check_restored(workdir, meta, config, allow)
-    return run, run.parallel.from_global(state), int(state.step)
+    state, meta = checkpoints.restore(run.template(), chosen())
+    check_restored(workdir, meta, run, allow)
+    return run, state
 
 
 def evaluate(config, workdir, source, step="latest"):

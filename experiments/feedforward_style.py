@@ -13,8 +13,8 @@ import numpy as np
 from experiments import stylize
 from experiments.config import base_config, choose, require
 from experiments.evaluation import restored
+from experiments.frozen_vgg import load_network, network_params
 from experiments.run import Experiment
-from experiments.style_transfer import load_network, network_params
 from genjax import plots
 from genjax.models.stylizers import TransformNet
 from genjax.objectives.style import STYLE_LOSSES, total_variation
@@ -119,7 +119,14 @@ def build(config, image_shape, class_names, axis_name):
     def export(params, model_state, folder):
         _draw(config, folder, params, told)
 
-    return Experiment(init=init, loss_fn=loss_fn, eval_fn=eval_fn, figures=figures, export=export)
+    return Experiment(
+        init=init,
+        loss_fn=loss_fn,
+        eval_fn=eval_fn,
+        figures=figures,
+        export=export,
+        frozen={"vgg": told},
+    )
 
 
 def _transform(config):

@@ -39,9 +39,12 @@ SHARED = (
     "codes",
     "config",
     "evaluation",
+    "frozen_vgg",
     "judge",
     "latents",
+    "players",
     "run",
+    "style_step",
     "stylize",
     "training",
     "workdir",
@@ -71,6 +74,8 @@ class Experiment:
       make_train_step: (tx, ema, axis_name) -> train_step, where one loss is not enough (a game).
       init_opt: (tx, params) -> optimizer state, likewise.
       averaged: params -> those of them that config.ema is about, a dict; without it all.
+      frozen: {entry of model_state that no step changes: what it is, with its SHA-256}. Checkpoints
+        are without those; `init` makes them again.
       settle: (params, model_state) -> model_state, once before these evaluate and sample (batch
         statistics of averaged parameters); compiled.
       line_search: whether that step gives an optimizer the loss as a function.
@@ -92,6 +97,7 @@ class Experiment:
     make_train_step: Callable | None = None
     init_opt: Callable | None = None
     averaged: Callable = lambda params: params
+    frozen: dict[str, str] = dataclasses.field(default_factory=dict)
     settle: Callable | None = None
     line_search: bool = False
 
@@ -236,6 +242,27 @@ class Run:
         """(params, model_state) on the devices, to evaluate and sample with."""
         tree = (state.eval_params, state.model_state)
         return self._settled(tree) if self.experiment.settle else tree
+
+    def saved(self, state):
+        """What of a state, or of its shapes, a checkpoint holds."""
+        frozen = self.experiment.frozen
+        if not frozen:
+            return state
+        kept = {k: v for k, v in state.model_state.items() if k not in frozen}
+        return state.replace(model_state=kept)
+
+    def template(self):
+        """What a checkpoint is restored into."""
+        return self.parallel.template(self.saved(jax.eval_shape(self.init)))
+
+    def whole(self, state):
+        """A state on the devices, restored from a checkpoint, with what that is without."""
+        frozen = self.experiment.frozen
+        if not frozen:
+            return state
+        # All of `init`, not a part of it: the same program makes the same bits.
+        fresh = self.parallel.init(self.init).model_state
+        return state.replace(model_state={**state.model_state, **{k: fresh[k] for k in frozen}})
 
     @functools.cached_property
     def _settled(self):

@@ -10,7 +10,6 @@ each, which begins with the picture and the optimizer's state of the one before.
 """
 
 import dataclasses
-import functools
 import json
 import shutil
 from pathlib import Path
@@ -18,34 +17,26 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from experiments.config import apply_arg, base_config, choose, require
-from experiments.evaluation import restored
+from experiments.evaluation import saved_state
+from experiments.frozen_vgg import check_layers, given, load_network, network_params
 from experiments.run import Experiment, say
+from experiments.style_step import PictureLoss, boxed, make_lbfgs_step
 from genjax import files, plots
 from genjax.data.picture import picture_path
 from genjax.data.transforms import unit
 from genjax.errors import UserError
 from genjax.models import vgg
-from genjax.models.vgg import VGG, average_pool
-from genjax.objectives.style import (
-    STYLE_LOSSES,
-    self_similarity_distance,
-    some_positions,
-    total_variation,
-)
+from genjax.objectives.style import STYLE_LOSSES
 from genjax.style import pictures
 from genjax.style.color import COLORS, keep_color, match_color
-from genjax.style.tiles import make_tiles, ownership, sum_over_tiles
+from genjax.style.tiles import make_tiles
 from genjax.train import state as train_state
-from genjax.train.optimizers import keep_in_box
 from genjax.train.parallel import in_main
-from genjax.weights.vgg import load_vgg
 
 STARTS = ("content", "noise", "blend")
 CONTENT_LOSSES = ("squares", "self_similarity")
-PUBLISHED_VARIANTS = ("keras", "torchvision")
 
 
 def add_picture_fields(config):
@@ -102,52 +93,6 @@ def style_config():
     return config
 
 
-def load_network(config, layers):
-    """(`VGG` for `layers`, its parameters or None for random ones, what to tell of them)."""
-    model = config.model
-    choose(PUBLISHED_VARIANTS, model.variant, "model.variant")
-    choose(vgg.BLOCKS, model.depth, "model.depth")
-    choose(vgg.POOLS, model.pool, "model.pool")
-    choose(("", *vgg.PADDINGS), model.padding, "model.padding")
-    variant, depth, params, told, widths = model.variant, model.depth, None, "random", ()
-    if config.weights != "random":
-        _check_layers(layers, max(vgg.BLOCKS))
-        try:
-            loaded = load_vgg(layers, config.weights or None, variant, depth)
-        except UserError as error:
-            raise UserError(f"{error}; --config.weights=random runs without any") from error
-        variant, depth, params = loaded.variant, loaded.depth, loaded.params
-        widths = loaded.widths
-        told = f"{Path(loaded.path).name} {loaded.sha256}"
-    _check_layers(layers, depth)
-    network = VGG(
-        layers,
-        depth,
-        variant,
-        model.pool,
-        model.padding,
-        widths,
-        jnp.dtype(config.compute_dtype),
-    )
-    return network, params, told
-
-
-def network_params(network, params, key, image_shape):
-    """The parameters inside of a compiled function, given as a host's arrays or random."""
-    shape = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    if params is None:
-        return network.init(key, jnp.zeros(shape.shape))["params"]
-    return given(params)
-
-
-def _check_layers(layers, depth):
-    for name in layers:
-        try:
-            vgg.canonical(name, depth)
-        except ValueError as error:
-            raise UserError(f"config.model: {error}, such as block4_conv2 or relu4_2") from error
-
-
 def complete(config):
     """The config with the size of the picture, and of the data that it is."""
     config = config.copy_and_resolve_references()
@@ -176,7 +121,7 @@ def _check_side(key, found, size, config):
     layers = (*config.model.content_layers, *config.model.style_layers)
     require(len(layers) > 0, "model.style_layers", (), "at least one layer, or content_layers")
     choose(vgg.BLOCKS, config.model.depth, "model.depth")
-    _check_layers(layers, config.model.depth)
+    check_layers(layers, config.model.depth)
     pictures.check_size(found, key)
     least = 2 * vgg.reach(layers, config.model.depth)[0]
     if min(size.height, size.width) < least:
@@ -191,75 +136,32 @@ def build(config, image_shape, class_names, axis_name):
     """The optimisation of one picture at one size, as the shared trainer takes it."""
     del class_names, axis_name  # there is one picture, on one device
     targets = _check(config)
-    layers = tuple(dict.fromkeys((*config.model.content_layers, *config.model.style_layers)))
-    network, params, told = load_network(config, layers)
+    model, clip = config.model, config.objective.clip
+    layers = tuple(dict.fromkeys((*model.content_layers, *model.style_layers)))
+    network, params_vgg, told = load_network(config, layers)
     before = _before(config, image_shape) if config.init_from else None
-    style = STYLE_LOSSES[config.objective.style]
-    objective = config.objective
-    style_pictures, style_masks = targets.styles(image_shape)
-    masks = targets.masks("content", image_shape[:2])
+    styles = targets.styles(image_shape)
     tiles = None
     if config.tile:
         reach = vgg.reach(layers, network.depth)
         tiles = make_tiles(*image_shape[:2], config.tile, *reach)
-    content_layers, style_layers = config.model.content_layers, config.model.style_layers
-    shares = config.model.style_layer_weights or (1.0,) * len(style_layers)
-    shares = np.asarray(shares, np.float32) / np.sum(shares)
-
-    def activations(params, images):
-        """{layer: [H, W, C]} of one picture [1, H, W, 3]."""
-        found = network.apply({"params": params}, images)
-        return {name: x[0].astype(jnp.float32) for name, x in found.items()}
-
-    def regions_of(found, masks, own=None):
-        """{layer: [weights [h, w] or None for ones of each region]}."""
-        if masks is None:
-            return {name: [own and own(x.shape)] for name, x in found.items()}
-        weights, pooled = {}, masks
-        for name, x in found.items():
-            pooled = masks
-            while pooled.shape[1] >= 2 * x.shape[0]:
-                pooled = average_pool(pooled)
-            each = [pooled[r, :, :, 0] for r in range(masks.shape[0])]
-            weights[name] = [m * own(x.shape) for m in each] if own else each
-        return weights
-
-    def describe(found, weights):
-        """{layer: [sums of each region]} of the style layers."""
-        return {n: [style.sums(found[n], w) for w in weights[n]] for n in style_layers}
-
-    def style_target(params):
-        """Sums by position, averaged over the styles."""
-        each = []
-        for picture, masks in zip(style_pictures, style_masks):
-            found = activations(params, jnp.asarray(picture)[None])
-            sums = describe(found, regions_of(found, masks))
-            per_position = lambda s: {k: v / s.get("n", 1.0) for k, v in s.items()}
-            each.append({n: [per_position(s) for s in regions] for n, regions in sums.items()})
-        weights = targets.style_shares
-        mean = jax.tree.map(lambda *x: sum(w * v for w, v in zip(weights, x)), *each)
-        return {n: [style.prepare(s) for s in regions] for n, regions in mean.items()}
-
-    def style_scale(target):
-        """{layer: [what the distance to each region's target is divided by]}."""
-        if not objective.relative or not style.additive:
-            return {n: [jnp.ones(())] * len(regions) for n, regions in target.items()}
-
-        def to_nothing(target):
-            nothing = jax.tree.map(jnp.zeros_like, target)
-            return style.distance({**nothing, "n": jnp.ones(())}, target)
-
-        return {n: [to_nothing(t) for t in regions] for n, regions in target.items()}
+    shares = model.style_layer_weights or (1.0,) * len(model.style_layers)
+    loss_of = PictureLoss(
+        network,
+        config.objective,
+        model.content_layers,
+        model.style_layers,
+        np.asarray(shares, np.float32) / np.sum(shares),
+        targets.style_shares,
+        targets.masks("content", image_shape[:2]),
+        tiles,
+    )
 
     def init(key, images):
         content = unit(images)
         keys = jax.random.split(key)
-        params_vgg = network_params(network, params, keys[0], image_shape)
-        target = style_target(params_vgg)
-        model_state = {"vgg": params_vgg, "style": target, "style_scale": style_scale(target)}
-        if tiles is None and content_layers:
-            found = activations(params_vgg, content)
-            model_state["content"] = {n: content_of(found[n]) for n in content_layers}
+        params = network_params(network, params_vgg, keys[0], image_shape)
+        model_state = {"vgg": params, **loss_of.targets(params, content, *styles)}
         noise = jax.random.uniform(keys[1], content.shape)
         share = {"content": 0.0, "noise": 1.0, "blend": config.start.noise}[config.start["from"]]
         start = (1 - share) * content + share * noise
@@ -268,90 +170,21 @@ def build(config, image_shape, class_names, axis_name):
     def init_opt(tx, params):
         # L-BFGS's picture of the curvature is one of the old size.
         carried = before and config.optim.name != "lbfgs"
-        return given(before[1]) if carried else tx.init(params)
-
-    def content_of(x):
-        return some_positions(x) if objective.content == "self_similarity" else x
-
-    def content_distance(x, target):
-        """(sum over positions, what it is to be divided by)."""
-        if objective.content == "self_similarity":
-            return self_similarity_distance(content_of(x), target), 1.0
-        scale = jnp.mean(target**2) if objective.relative else 1.0
-        return jnp.mean((x - target) ** 2), scale
-
-    def style_term(sums, model_state):
-        total = 0.0
-        for share, name in zip(shares, style_layers):
-            target, scale = model_state["style"][name], model_state["style_scale"][name]
-            each = [style.distance(*pair) / by for *pair, by in zip(sums[name], target, scale)]
-            total += share * sum(each) / len(each)
-        return total
-
-    def terms_at_once(image, model_state):
-        found = activations(model_state["vgg"], image)
-        sums = describe(found, regions_of(found, masks))
-        out = {"style": style_term(sums, model_state)}
-        pairs = [(found[n], model_state["content"][n]) for n in content_layers]
-        ratios = [content_distance(x, target) for x, target in pairs]
-        out["content"] = sum(d / s for d, s in ratios) / max(len(ratios), 1)
-        return out
-
-    def terms_by_tiles(image, model_state, content):
-        """The same; the content's activations are made anew in every window, which costs time."""
-
-        def sums_of(start, owned, window, content, *masks):
-            own = functools.partial(ownership, start, owned, tiles.window)
-            found = activations(model_state["vgg"], window)
-            regions = regions_of(found, masks[0] if masks else None, own)
-            out = {"style": describe(found, regions), "content": {}}
-            target = jax.lax.stop_gradient(activations(model_state["vgg"], content))
-            for n in content_layers:
-                w = own(found[n].shape)[:, :, None]
-                out["content"][n] = {
-                    "squares": jnp.sum(w * (found[n] - target[n]) ** 2),
-                    "scale": jnp.sum(w * target[n] ** 2),
-                    "n": jnp.sum(w) * found[n].shape[-1],
-                }
-            return out
-
-        sums = sum_over_tiles(tiles, sums_of, image, content, *([] if masks is None else [masks]))
-        out = {"style": style_term(sums["style"], model_state)}
-        scale = "scale" if objective.relative else "n"
-        found = [s["squares"] / s[scale] for s in sums["content"].values()]
-        out["content"] = sum(found) / max(len(found), 1)
-        return out
-
-    def losses(image, model_state, content):
-        if tiles is None:
-            terms = terms_at_once(image, model_state)
-        else:
-            terms = terms_by_tiles(image, model_state, content)
-        pixels = image.size if objective.relative else 1
-        terms["total_variation"] = total_variation(image[0]) / pixels
-        weights = {
-            "content": objective.content_weight,
-            "style": objective.style_weight,
-            "total_variation": objective.tv_weight,
-        }
-        return sum(weights[name] * term for name, term in terms.items()), terms
+        return given(before[1]) if carried else boxed(tx, clip).init(params)
 
     def loss_fn(params, model_state, batch, rngs, train):
-        loss, terms = losses(params["image"], model_state, batch["image"])
+        loss, terms = loss_of(params["image"], model_state["vgg"], model_state, batch["image"])
         return loss, (terms, model_state)
 
     def eval_fn(params, model_state, batch, rngs):
-        loss, terms = losses(params["image"], model_state, batch["image"])
+        loss, (terms, _) = loss_fn(params, model_state, batch, rngs, False)
         named = {"loss": loss, **{_protocol(name, config): x for name, x in terms.items()}}
         return {name: x[None] for name, x in named.items()}
 
     def make_train_step(tx, ema, axis_name):
         if config.optim.name == "lbfgs":
-            return _lbfgs_step(loss_fn, tx, ema)
-        return train_state.make_train_step(loss_fn, boxed(tx), ema, axis_name=axis_name)
-
-    def boxed(tx):
-        return optax.chain(tx, keep_in_box(0.0, 1.0)) if objective.clip else tx
+            return make_lbfgs_step(loss_fn, tx, ema)
+        return train_state.make_train_step(loss_fn, boxed(tx, clip), ema, axis_name=axis_name)
 
     def result(params):
         """float [H, W, 3] in [0, 1], as it is saved."""
@@ -382,7 +215,8 @@ def build(config, image_shape, class_names, axis_name):
         figures=figures,
         export=export,
         make_train_step=make_train_step,
-        init_opt=lambda tx, params: init_opt(boxed(tx), params),
+        init_opt=init_opt,
+        frozen={"vgg": told},
         line_search=True,
     )
 
@@ -476,30 +310,6 @@ def _check(config):
     return Targets(config, tuple(s / sum(shares) for s in shares))
 
 
-def _lbfgs_step(loss_fn, tx, ema):
-    """One direction of L-BFGS and the search along it, several evaluations of the loss."""
-
-    def train_step(state, batch):
-        def value_fn(params):
-            return loss_fn(params, state.model_state, batch, None, True)[0]
-
-        value_and_grad = optax.value_and_grad_from_state(value_fn)
-        value, grads = value_and_grad(state.params, state=state.opt_state)
-        updates, opt_state = tx.update(
-            grads, state.opt_state, state.params, value=value, grad=grads, value_fn=value_fn
-        )
-        params = optax.apply_updates(state.params, updates)
-        ema_params = ema.update(state.ema_params, params, state.step) if ema.enabled else {}
-        tried = optax.tree.get(opt_state, "info").num_linesearch_steps
-        metrics = {"loss": value, "grad_norm": optax.tree.norm(grads), "line_search": tried}
-        new_state = state.replace(
-            step=state.step + 1, params=params, opt_state=opt_state, ema_params=ema_params
-        )
-        return new_state, {**metrics, "grads": grads}
-
-    return train_step
-
-
 def _before(config, image_shape):
     """(the picture, the optimizer's state) of the size before, as NumPy arrays at this size.
 
@@ -507,7 +317,7 @@ def _before(config, image_shape):
     """
     before = complete(_of_index(config, config.size_index - 1, ""))
     allow = ("eval.", "sample.", "init_from")
-    state = restored(before, config.init_from, "latest", allow)[1]
+    _, state = saved_state(before, config.init_from, "latest", allow)
 
     def resized(x):
         x = np.asarray(x)
@@ -529,15 +339,6 @@ def _resized(x, height, width):
         return np.take(x, low, axis) * (1 - weight) + np.take(x, high, axis) * weight
 
     return along(along(x, -3, height), -2, width)
-
-
-def given(tree):
-    """A host's arrays inside of a compiled function.
-
-    As its constants they would be compiled with it, and kept in the cache of compiled programs.
-    """
-    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)
-    return jax.pure_callback(lambda: tree, shapes)
 
 
 def _of_index(config, index, workdir):

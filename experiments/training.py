@@ -185,11 +185,10 @@ class Place:
         """To the newest good checkpoint, or to the beginning."""
         self.state, self.step = None, 0
         if not self.checkpoints.empty():
-            template = self._run.parallel.template(jax.eval_shape(self._run.init))
-            state, meta = self.checkpoints.restore(template)
-            check_restored(self.checkpoints.directory, meta, self._run.config)
-            extra = meta["extra"]
-            self.state, self.step = self._run.parallel.from_global(state), int(state.step)
+            state, meta = self.checkpoints.restore(self._run.template())
+            check_restored(self.checkpoints.directory, meta, self._run)
+            extra, self.step = meta["extra"], int(state.step)
+            self.state = self._run.whole(self._run.parallel.from_global(state))
             self.data_offset, self.rollbacks = extra["data_offset"], extra["rollbacks"]
 
     def roll_back(self, problem):
@@ -200,8 +199,9 @@ class Place:
         self.rollbacks = rollbacks
 
     def save(self, metrics):
-        state = self._run.parallel.to_global(self.state)
+        state = self._run.parallel.to_global(self._run.saved(self.state))
         extra = {"data_offset": self.data_offset, "rollbacks": self.rollbacks}
+        extra["frozen"] = self._run.experiment.frozen
         config = json.loads(self._run.config.to_json())
         finite = {k: v for k, v in (metrics or {}).items() if math.isfinite(v)}
         self.checkpoints.save(self.step, state, config, finite, extra)

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 
 from experiments import stylize
 from experiments.config import base_config, require
+from experiments.frozen_vgg import load_network
 from experiments.run import say
-from experiments.style_transfer import load_network
 from genjax import files
 from genjax.errors import UserError
 from genjax.models.stylizers import Decoder

@@ -33,9 +33,18 @@ def check_config(workdir, config, allow=()):
     return True
 
 
-def check_restored(workdir, meta, config, allow=()):
-    """Refuses a checkpoint whose own config is another one: config.json may be lost."""
-    _compare(f"step {meta['step']} in {workdir}", meta["config"], config, allow)
+def check_restored(workdir, meta, run, allow=()):
+    """Refuses a checkpoint whose own config is another one (config.json may be lost), or of a run
+    that was given other frozen weights."""
+    what = f"step {meta['step']} in {workdir}"
+    _compare(what, meta["config"], run.config, allow)
+    there = meta["extra"].get("frozen", {})
+    for name, now in run.experiment.frozen.items():
+        if there.get(name) != now:
+            raise UserError(
+                f"{what} was made with another '{name}': {there.get(name)} there, {now} now; bring "
+                "it back, or choose another --workdir"
+            )
 
 
 def _compare(what, there, config, allow):

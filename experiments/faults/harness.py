@@ -135,9 +135,8 @@ def config_of(overrides):
 def end_of(workdir, overrides):
     """sha256 of each leaf of the newest checkpoint, and of metrics.jsonl."""
     run = Run.build(config_of(overrides))
-    template = run.parallel.template(jax.eval_shape(run.init))
     checkpoints = Checkpoints(Path(workdir) / "checkpoints", read_only=True)
-    state, _ = checkpoints.restore(template)
+    state, _ = checkpoints.restore(run.template())
     found = {"metrics.jsonl": (Path(workdir) / "metrics.jsonl").read_bytes()}
     for path, x in jax.tree_util.tree_flatten_with_path(state)[0]:
         if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):

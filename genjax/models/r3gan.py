@@ -59,6 +59,32 @@ class Block(nn.Module):
         return self.param(name, nn.initializers.zeros, (size,)).astype(self.dtype)
 
 
+def _stages(player, h, resize):
+    """All blocks of a player, [B, H, W, C] -> [B, H', W', C']; inside of its compact method.
+
+    `resize`: (h, channels of the next stage) -> what that stage begins with.
+    """
+    blocks = player.blocks * len(player.features)
+    for stage, features in enumerate(player.features):
+        h = resize(h, features) if stage else h
+        for _ in range(player.blocks):
+            h = Block(player.expansion, player.group, blocks, player.dtype)(h)
+    return h
+
+
+def _widened(h, features):
+    """`h` with so many channels."""
+    if features == h.shape[-1]:
+        return h
+    return nn.Conv(features, (1, 1), use_bias=False, dtype=h.dtype)(h)
+
+
+def _double(h):
+    """Twice the sides, bilinearly."""
+    batch, height, width, channels = h.shape
+    return jax.image.resize(h, (batch, 2 * height, 2 * width, channels), "bilinear")
+
+
 class R3ganGenerator(nn.Module):
     """A learned basis weighted by z, then stages of blocks, each but the first of twice the sides.
 
@@ -89,15 +115,7 @@ class R3ganGenerator(nn.Module):
         basis = self.param("basis", nn.initializers.normal(1.0), (height, width, first))
         weights = nn.Dense(first, use_bias=False, kernel_init=_linear, dtype=self.dtype)(z)
         h = basis.astype(self.dtype) * weights[:, None, None]
-        for stage, features in enumerate(self.features):
-            if stage:
-                if features != h.shape[-1]:
-                    h = nn.Conv(features, (1, 1), use_bias=False, dtype=self.dtype)(h)
-                batch, rows, columns, _ = h.shape
-                h = jax.image.resize(h, (batch, 2 * rows, 2 * columns, features), "bilinear")
-            for _ in range(self.blocks):
-                total = self.blocks * len(self.features)
-                h = Block(self.expansion, self.group, total, self.dtype)(h)
+        h = _stages(self, h, lambda h, features: _double(_widened(h, features)))
         channels = self.image_shape[-1]
         return nn.Conv(channels, (1, 1), use_bias=False, dtype=self.dtype)(h).astype(jnp.float32)
 
@@ -122,14 +140,7 @@ class R3ganDiscriminator(nn.Module):
         base_size(x.shape[1:], len(self.features) - 1)
         first = self.features[0]
         h = nn.Conv(first, (1, 1), use_bias=False, dtype=self.dtype)(x.astype(self.dtype))
-        for stage, features in enumerate(self.features):
-            if stage:
-                h = halve(h)
-                if features != h.shape[-1]:
-                    h = nn.Conv(features, (1, 1), use_bias=False, dtype=self.dtype)(h)
-            for _ in range(self.blocks):
-                total = self.blocks * len(self.features)
-                h = Block(self.expansion, self.group, total, self.dtype)(h)
+        h = _stages(self, h, lambda h, features: _widened(halve(h), features))
         _, height, width, channels = h.shape
         scale = nn.initializers.normal((height * width) ** -0.5)
         basis = self.param("basis", scale, (height, width, channels))

@@ -13,6 +13,7 @@ import pytest
 
 from configs import gan_digits
 from experiments import evaluation, gan, training
+from experiments.players import Game
 from experiments.run import Run
 from genjax import plots, rng
 from genjax.errors import UserError
@@ -109,8 +110,8 @@ def test_gradients_reach_only_the_player_that_moves():
     options = {"r1": 0.5, "r2": 0.5, "gradient_penalty": 0.3, "spectral_norm": True}
     config = tiny(**{f"objective.{key}": value for key, value in options.items()})
     config.augment.name, config.augment.policy = "diffaugment", ("translation",)
-    networks = gan.mlp(config, SHAPE, None)
-    game = gan.Game(*networks, gan.LOSSES["relativistic"], config.objective, config.augment)
+    networks = gan.NETWORKS["mlp_gan"](config, SHAPE, None)
+    game = Game(*networks, gan.LOSSES["relativistic"], config.objective, config.augment)
     params, state = gan.build(config, SHAPE, CLASSES, None).init(jax.random.key(0))
     own, batch = {k: v for k, v in state.items() if k != "generator"}, batch_of(6)
     y = jax.nn.one_hot(batch["label"], 3)
@@ -146,7 +147,7 @@ def test_a_step_is_what_the_papers_say():
     config.objective.r1, config.objective.r2, config.ema.decay = 0.7, 0.0, 0.5
     config.optim.name, config.optim.momentum, config.optim.lr = "sgd", 0.0, 0.3
     experiment, step, state = started(config)
-    generator, discriminator = gan.mlp(config, SHAPE, None)
+    generator, discriminator = gan.NETWORKS["mlp_gan"](config, SHAPE, None)
     batch = batch_of(8)
     new, metrics = step(state, batch)
 
@@ -245,7 +246,7 @@ def test_standing_statistics_are_those_of_the_evaluated_parameters():
     for i in range(3):
         state, _ = step(state, batch_of(8, i))
     settled = jax.jit(experiment.settle)(state.eval_params, state.model_state)
-    generator, _ = gan.mlp(config, SHAPE, None)
+    generator, _ = gan.NETWORKS["mlp_gan"](config, SHAPE, None)
     z = jax.random.normal(jax.random.key(9), (4000, 3))
     y = jax.nn.one_hot(jnp.arange(4000) % 3, 3)
     variables = {"params": state.eval_params["generator"]}

@@ -10,9 +10,11 @@ from PIL import Image
 
 from configs import style_adain, style_feedforward, style_wct
 from experiments import evaluation, training
+from experiments.run import Run
 from genjax.errors import UserError
 from genjax.models.stylizers import Decoder
 from genjax.models.vgg import VARIANTS, VGG
+from genjax.train.checkpoint import Checkpoints
 from genjax.weights.vgg import load_decoder
 
 SOURCE = {"config_file": "a test", "arguments": ""}
@@ -87,11 +89,21 @@ def test_adain_is_trained_used_and_used_again(tmp_path):
     assert losses[-1] < losses[0] and report["eval/style"] > 0
     assert (workdir / "figures" / "stylized.png").exists()
     first = picture(workdir)
+    assert report["protocol"]["frozen"].keys() == {"vgg", "styles"}
+    saved = Checkpoints(workdir / "checkpoints").restore(Run.build(config).template())[0]
+    assert not saved.model_state and saved.params
 
     again = config.copy_and_resolve_references()
     again.strength = 0.25
     evaluation.sample(again, workdir, SOURCE)
     assert (picture(workdir) != first).any()
+
+    mine = encoder.read_bytes()
+    with np.load(encoder, allow_pickle=False) as arrays:
+        np.savez(encoder, **{**arrays, "conv0/bias": np.ones(3, np.float32)})
+    with pytest.raises(UserError, match="was made with another 'vgg': encoder2.npz"):
+        evaluation.sample(again, workdir, SOURCE)
+    encoder.write_bytes(mine)
 
     # The decoder that was written draws the same picture without the checkpoint.
     config.decoder = str(workdir / "decoder.safetensors")

@@ -15,7 +15,9 @@ from experiments.run import Run
 from experiments.style_transfer import complete
 from genjax.errors import UserError
 from genjax.models.vgg import VARIANTS
+from genjax.train.checkpoint import Checkpoints
 from genjax.train.signals import StopOnSignal
+from tests import torch_files
 
 SOURCE = {"config_file": "a test", "arguments": ""}
 
@@ -148,6 +150,10 @@ def test_resuming_is_exact(tmp_path, monkeypatch):
     for name in ("samples/china_flower.png", "metrics.jsonl"):
         both = [(tmp_path / run / name).read_bytes() for run in ("whole", "stopped")]
         assert both[0] == both[1]
+    saved = Checkpoints(tmp_path / "whole/checkpoints").restore(
+        Run.build(complete(config())).template()
+    )[0]
+    assert "style" in saved.model_state and "vgg" not in saved.model_state
 
 
 def test_from_coarse_to_fine(tmp_path):
@@ -251,6 +257,23 @@ def test_pictures_that_are_too_small_or_narrow(tmp_path, size, message):
 def test_other_families_have_no_line_search(smoke_config):
     with pytest.raises(UserError, match="optim.name='lbfgs' must be another with .*'vae'"):
         Run.build(smoke_config(**{"optim.name": "lbfgs"}))
+
+
+def test_weights_that_would_run_something(launch, tmp_path):
+    """A file of PyTorch whose pickle calls os.system: one line, exit code 2, nothing run."""
+    command = torch_files.text(f"touch {tmp_path}/exploded")
+    bomb = b"\x80\x02cposix\nsystem\n" + command + b"\x85R."
+    members = {"a/data.pkl": bomb, "a/byteorder": "little", "a/version": "3\n"}
+    (tmp_path / "vgg19.pth").write_bytes(torch_files.zip_of(members))
+    made = launch(
+        "--config=configs/style_gatys.py:smoke",
+        f"--config.weights={tmp_path}/vgg19.pth",
+        f"--workdir={tmp_path}/run",
+    )
+    assert made.returncode == 2 and made.stderr.count("\n") == 1
+    assert f"error: cannot read the weights {tmp_path}/vgg19.pth: " in made.stderr
+    assert "its pickle asks for 'posix system'" in made.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["vgg19.pth"]
 
 
 def test_the_command_line(launch, tmp_path):
