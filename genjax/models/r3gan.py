@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from genjax.models.gan import base_size
+from genjax.models.layers import Conv
 from genjax.models.unet import halve
 
 _GAIN = 2 / (1 + 0.2**2)  # of leaky ReLU 0.2 (He et al. 2015)
@@ -40,7 +41,7 @@ class Block(nn.Module):
         outside = x.shape[-1]
         inside = outside * self.expansion
         init = _scaled(self.blocks)
-        h = nn.Conv(inside, (1, 1), use_bias=False, kernel_init=init, dtype=self.dtype)(x)
+        h = Conv(inside, (1, 1), use_bias=False, kernel_init=init, dtype=self.dtype)(x)
         h = nn.leaky_relu(h + self._bias("bias1", inside), 0.2)
         groups = max(1, inside // self.group)
         h = nn.Conv(
@@ -53,7 +54,7 @@ class Block(nn.Module):
         )(h)
         h = nn.leaky_relu(h + self._bias("bias2", inside), 0.2)
         zero = nn.initializers.zeros
-        return x + nn.Conv(outside, (1, 1), use_bias=False, kernel_init=zero, dtype=self.dtype)(h)
+        return x + Conv(outside, (1, 1), use_bias=False, kernel_init=zero, dtype=self.dtype)(h)
 
     def _bias(self, name, size):
         return self.param(name, nn.initializers.zeros, (size,)).astype(self.dtype)
@@ -76,7 +77,7 @@ def _widened(h, features):
     """`h` with so many channels."""
     if features == h.shape[-1]:
         return h
-    return nn.Conv(features, (1, 1), use_bias=False, dtype=h.dtype)(h)
+    return Conv(features, (1, 1), use_bias=False, dtype=h.dtype)(h)
 
 
 def _double(h):
@@ -117,7 +118,7 @@ class R3ganGenerator(nn.Module):
         h = basis.astype(self.dtype) * weights[:, None, None]
         h = _stages(self, h, lambda h, features: _double(_widened(h, features)))
         channels = self.image_shape[-1]
-        return nn.Conv(channels, (1, 1), use_bias=False, dtype=self.dtype)(h).astype(jnp.float32)
+        return Conv(channels, (1, 1), use_bias=False, dtype=self.dtype)(h).astype(jnp.float32)
 
 
 class R3ganDiscriminator(nn.Module):
@@ -139,7 +140,7 @@ class R3ganDiscriminator(nn.Module):
         """x [B, H, W, C], y [B, K] or None -> logits float32 [B]."""
         base_size(x.shape[1:], len(self.features) - 1)
         first = self.features[0]
-        h = nn.Conv(first, (1, 1), use_bias=False, dtype=self.dtype)(x.astype(self.dtype))
+        h = Conv(first, (1, 1), use_bias=False, dtype=self.dtype)(x.astype(self.dtype))
         h = _stages(self, h, lambda h, features: _widened(halve(h), features))
         _, height, width, channels = h.shape
         scale = nn.initializers.normal((height * width) ** -0.5)
