@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import ml_collections
+
 from experiments.config import changed_keys, flatten
 from experiments.run import warn
 from genjax import files
@@ -46,6 +48,27 @@ def _compare(what, there, config, allow):
             f"config.{k}: {old!r} there, {new!r} now" for k, (old, new) in changed.items()
         )
         raise UserError(f"{what} belongs to another config ({listed}); choose another --workdir")
+
+
+def trained_config(workdir, config):
+    """The config of another workdir's run, to be restored where and as `config` says."""
+    path = Path(workdir) / "config.json"
+    if not path.exists():
+        raise UserError(f"{workdir} holds no run: there is no {path}")
+    there = ml_collections.ConfigDict(_with_tuples(_read(path)["config"]))
+    here = config.copy_and_resolve_references()
+    for key in ("parallel", "num_devices", "eval", "sample"):
+        there[key] = here[key]
+    there.data.data_dir = here.data.data_dir
+    there.num_seeds = 1
+    return there
+
+
+def _with_tuples(value):
+    """JSON's lists as tuples, which configs have instead."""
+    if isinstance(value, dict):
+        return {key: _with_tuples(child) for key, child in value.items()}
+    return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
 
 
 def check_data(workdir, run):
