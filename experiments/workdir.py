@@ -5,7 +5,7 @@ from pathlib import Path
 
 import ml_collections
 
-from experiments.config import changed_keys, flatten
+from experiments.config import base_config, changed_keys, flatten
 from experiments.run import warn
 from genjax import files
 from genjax.errors import UserError
@@ -56,12 +56,21 @@ def trained_config(workdir, config):
     if not path.exists():
         raise UserError(f"{workdir} holds no run: there is no {path}")
     there = ml_collections.ConfigDict(_with_tuples(_read(path)["config"]))
+    _fill(there, base_config())  # an older one may lack some; `check_config` then says so
     here = config.copy_and_resolve_references()
     for key in ("parallel", "num_devices", "eval", "sample"):
         there[key] = here[key]
     there.data.data_dir = here.data.data_dir
     there.num_seeds = 1
     return there
+
+
+def _fill(config, defaults):
+    for key, value in defaults.items():
+        if key not in config:
+            config[key] = value
+        elif isinstance(value, ml_collections.ConfigDict):
+            _fill(config[key], value)
 
 
 def _with_tuples(value):

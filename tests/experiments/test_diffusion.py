@@ -82,6 +82,7 @@ def test_a_run_from_end_to_end(tmp_path):
     report = training.train(config, tmp_path, SOURCE)
     terms = [report[f"eval/bpd_vlb_{t}"] for t in ("prior", "diffusion", "reconstruction")]
     np.testing.assert_allclose(report["eval/bpd_vlb"], sum(terms), rtol=1e-6)
+    assert (tmp_path / "unet.safetensors").exists()
     for name in ("progress", "inpainted", "walk"):
         assert (tmp_path / "figures" / f"{name}.png").exists()
 
