@@ -25,8 +25,8 @@ def get_config(arg=""):
     config.num_train_steps = 20_000
     config.log_every_steps = 100
     config.eval_every_steps = config.sample_every_steps = config.checkpoint_every_steps = 5000
-    config.optim.name = "radam"
     config.optim.lr = 1e-4
+    config.optim.warmup_steps = 1000  # Adam with a warm-up, where the paper has RAdam
     config.ema.decay = 0.9999
     config.data.name = "cifar10"
     config.eval.num_samples = 10_000
@@ -44,5 +44,6 @@ def get_config(arg=""):
         "model.multipliers": (1,),
         "model.attention": (),
         "model.num_blocks": 1,
+        "optim.warmup_steps": 2,
     }
     return apply_arg(config, arg, smoke)

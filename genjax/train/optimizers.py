@@ -114,7 +114,6 @@ OPTIMIZERS = {
     "adamw": lambda lr, *, b1, b2, eps, weight_decay, **_: optax.adamw(
         lr, b1, b2, eps, weight_decay=weight_decay, mask=_kernels
     ),
-    "radam": lambda lr, *, b1, b2, eps, **_: optax.radam(lr, b1, b2, eps),
     "adamax": lambda lr, *, b1, b2, eps, **_: optax.adamax(lr, b1, b2, eps),
     "lbfgs": lambda lr, **_: optax.lbfgs(None, memory_size=_LBFGS_MEMORY),
     "muon": _muon,
