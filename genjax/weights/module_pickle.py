@@ -73,7 +73,7 @@ def read_module_pickle(data):
                     arrays[join(name)] = value.state
         waiting += [(join(name), child) for name, child in _dict(state.get("_modules")).items()]
     if not arrays:
-        raise ValueError("it is a pickle without modules of tensors")
+        raise ValueError("it is a pickle, but not of PyTorch modules with tensors")
     return arrays
 
 

@@ -177,7 +177,7 @@ def test_commands_beside_a_network_are_not_run(arrays, tmp_path):
     found, _ = read_arrays(path)
     assert set(found) == {"ema.model.map_layer0.weight"} and not marker.exists()
     path.write_bytes(ef.dumped({"ema": hostile}))
-    with pytest.raises(UserError, match="without modules of tensors"):
+    with pytest.raises(UserError, match="not of PyTorch modules"):
         read_arrays(path)
     assert not marker.exists()
 
