@@ -1,4 +1,4 @@
-"""Trains, evaluates or samples what a config describes.
+"""Trains, evaluates, samples or exports what a config describes.
 
 python launch.py [--config=configs/NAME.py[:ARG]] [--workdir=DIR] [--mode=MODE] [--config.KEY=V ...]
 """
@@ -20,7 +20,7 @@ from genjax.errors import UserError
 # A full disk, a folder that may not be written to.
 THE_MACHINES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 
-MODES = ("train", "eval", "sample", "prepare")
+MODES = ("train", "eval", "sample", "export", "prepare")
 
 DEFAULT_CONFIG = Path(__file__).parent / "configs" / "vae_digits.py"
 
@@ -42,7 +42,9 @@ HEARTBEAT_SECONDS = flags.DEFINE_integer(
 IMAGES = flags.DEFINE_string(
     "images", "", "With --mode=eval: judge folder:/path or /path.npz instead of a checkpoint."
 )
-STEP = flags.DEFINE_string("step", "latest", "The checkpoint for eval, sample: N, latest or best.")
+STEP = flags.DEFINE_string(
+    "step", "latest", "The checkpoint for eval, sample, export: N, latest or best."
+)
 
 
 def main(argv):
@@ -92,6 +94,8 @@ def main(argv):
         evaluation.evaluate(CONFIG.value, workdir, source, STEP.value)
     elif MODE.value == "sample":
         evaluation.sample(CONFIG.value, workdir, source, STEP.value)
+    elif MODE.value == "export":
+        evaluation.export(CONFIG.value, workdir, STEP.value)
     else:
         run.prepare(CONFIG.value)
 

@@ -1,6 +1,8 @@
 """DDPM on CIFAR-10, the paper's own network of 35.7 M parameters.
 
 The default length is what an accelerator does in about 20 minutes, not the paper's 800,000 steps.
+The authors' own weights, as google/ddpm-cifar10-32 has them:
+--mode=eval --config.init_from=diffusion_pytorch_model.safetensors
 
 Command   python launch.py --config=configs/ddpm_cifar10.py --config.compute_dtype=bfloat16
 Hardware  an accelerator

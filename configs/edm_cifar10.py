@@ -1,7 +1,8 @@
 """EDM on CIFAR-10 with classes: DDPM++ of 35.8 M parameters, a smaller one than the paper's.
 
 The paper's 55.7 M is --config.model.multipliers='(2,2,2)' --config.model.num_blocks=4. Without its
-augmentation pipeline; mirror images only.
+augmentation pipeline; mirror images only. The authors' own weights, in that size:
+--mode=eval --config.init_from=edm-cifar10-32x32-cond-vp.pkl
 
 Command   python launch.py --config=configs/edm_cifar10.py --config.compute_dtype=bfloat16
 Hardware  an accelerator
@@ -39,6 +40,7 @@ def get_config(arg=""):
         "attention": (16,),
         "variant": "ddpmpp",
         "dropout": 0.13,
+        "classes_first": True,
         "patch_size": 1,
         "remat": False,
     }

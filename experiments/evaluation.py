@@ -12,12 +12,18 @@ from PIL import Image
 from experiments.config import validate
 from experiments.judge import IN_LOOP, Judge
 from experiments.run import Run, completed, find_sources, hook, say, warn
-from experiments.workdir import check_config, check_data, check_restored, open_checkpoints
+from experiments.workdir import (
+    check_config,
+    check_data,
+    check_folder,
+    check_restored,
+    open_checkpoints,
+)
 from genjax import files, plots, rng
 from genjax.data.dataset import eval_batches, load_dataset
 from genjax.data.sources import find_source
 from genjax.errors import UserError
-from genjax.train.parallel import Parallel, is_main, main_first
+from genjax.train.parallel import Parallel, in_main, is_main, main_first
 
 NUM_FIGURE_EXAMPLES = 64
 STRIP_ROWS, STRIP_COLUMNS = 10, 10  # of the strip of samples through training
@@ -276,21 +282,35 @@ def protocol_of(run):
 def restored(config, workdir, step, allow=("eval.",)):
     """A run and the state of one of its checkpoints; step is a number, "latest" or "best".
 
+    Where there is no run yet, but a config.init_from, that is what it would begin with.
+
     `allow`: beginnings of keys of the config that may differ from those it was trained with.
     """
+    if config.get("init_from") and not _holds_run(config, workdir, allow):
+        check_folder(Path(workdir))
+        run = Run.build(completed(config))
+        state = run.begin()
+        say(f"{workdir} holds no run yet: this is what it would begin with")
+        main_first(lambda: Path(workdir).mkdir(parents=True, exist_ok=True))
+        return run, state, 0
     run, state = saved_state(config, workdir, step, allow)
     return run, run.whole(run.parallel.from_global(state)), int(state.step)
 
 
-def saved_state(config, workdir, step, allow):
-    """Likewise, but as it was saved: (run, arrays of the whole run, without what is frozen)."""
-    workdir, config = Path(workdir), completed(config)
+def _holds_run(config, workdir, allow):
+    """Whether a workdir holds a run of this config; refuses one of another."""
     if config.num_seeds > 1:
         raise UserError(
             f"config.num_seeds={config.num_seeds}: name one of them, for instance without :seeds "
             f"and with --config.seed={config.seed} --workdir={workdir}/seed_{config.seed}"
         )
-    if not check_config(workdir, config, allow):
+    return check_config(Path(workdir), completed(config), allow)
+
+
+def saved_state(config, workdir, step, allow):
+    """Likewise, but as it was saved: (run, arrays of the whole run, without what is frozen)."""
+    workdir, config = Path(workdir), completed(config)
+    if not _holds_run(config, workdir, allow):
         raise UserError(f"{workdir} holds no run; train it first, or name another --workdir")
     run = Run.build(config)
     check_data(workdir, run)
@@ -320,10 +340,12 @@ def evaluate(config, workdir, source, step="latest"):
 
 
 def sample(config, workdir, source, step="latest"):
+    """What --mode=sample does: `sample_new`, if the family has nothing else to do."""
+    return hook(config, "sample", sample_new)(config, Path(workdir), source, step)
+
+
+def sample_new(config, workdir, source, step="latest"):
     """Draws config.sample.num images of a checkpoint: a PNG each, and a grid of the first ones."""
-    family_sample = hook(config, "sample")
-    if family_sample:
-        return family_sample(config, Path(workdir), source, step)
     run, state, step = restored(config, workdir, step)
     if run.experiment.sample is None:
         raise UserError(f"config.experiment='{config.experiment}' has nothing to sample")
@@ -331,20 +353,42 @@ def sample(config, workdir, source, step="latest"):
     tree = run.eval_tree(state)
     images = make_sampler(run)(tree, seed, np.arange(config.sample.num))
     told = {**provenance_of(run, source), "step": step, "seed": seed}
-    folder = Path(workdir) / "samples" / f"step_{step:08d}_seed_{seed}"
     arrays = {"images": images}
     class_names = run.train_data.class_names
     if run.experiment.sample_classes:
         labels = sampled_labels(config, np.arange(len(images)), len(class_names))
         arrays.update(labels=labels, class_names=np.array(class_names))
+    folder = Path(workdir) / "samples" / f"step_{step:08d}_seed_{seed}"
+    save_images(folder, arrays, told, plots.grid(images[:256]))
+    return images
+
+
+def save_images(folder, arrays, told, picture):
+    """Saves "images" of some arrays, a PNG each, all arrays as FOLDER.npz, a picture of them."""
+    images = arrays["images"]
     if is_main():
         for i, image in enumerate(images):
             plots.save_png(folder / f"{i:06d}.png", image, {**told, "index": i})
-        plots.save_png(folder.with_suffix(".png"), plots.grid(images[:256]), told)
+        plots.save_png(folder.with_suffix(".png"), picture, told)
         with files.whole_file(folder.with_suffix(".npz")) as partial, open(partial, "wb") as file:
             np.savez(file, **arrays)
     say(f"{len(images)} images in {folder} and {folder}.npz, a grid in {folder}.png")
-    return images
+
+
+def export(config, workdir, step="latest"):
+    """Writes what others use of a checkpoint, as the end of training does: export/step_<step>/."""
+    run, state, step = restored(config, workdir, step)
+    if run.experiment.export is None:
+        raise UserError(f"config.experiment='{config.experiment}' has nothing to export")
+    folder = Path(workdir) / "export" / f"step_{step:08d}"
+    tree = run.parallel.to_local(run.eval_tree(state))
+
+    def write():
+        folder.mkdir(parents=True, exist_ok=True)
+        run.experiment.export(*tree, folder)
+
+    in_main(write)
+    return folder
 
 
 def evaluate_images(config, workdir, source, images):

@@ -12,8 +12,7 @@ import math
 import jax.numpy as jnp
 
 from experiments.config import choose, require
-from experiments.diffusion import add_fields as add_diffusion_fields
-from experiments.diffusion import (
+from experiments.denoisers import (
     check_shared,
     label_dropper,
     make_network,
@@ -21,6 +20,8 @@ from experiments.diffusion import (
     no_labels,
     to_unit,
 )
+from experiments.diffusion import add_fields as add_diffusion_fields
+from experiments.pretrained import export, pretrained
 from experiments.run import Experiment
 from genjax import rng
 from genjax.diffusion import one_step
@@ -62,6 +63,10 @@ def build(config, image_shape, class_names, axis_name):
     require(objective.time_std > 0, "objective.time_std", objective.time_std, "above 0")
     scale = config.sample.guidance
     require(scale == 1, "sample.guidance", scale, "1: guidance takes many steps")
+    for key in ("task", "weaker"):
+        default = {"task": "draw", "weaker": ""}[key]
+        value = config.sample[key]
+        require(value == default, f"sample.{key}", value, f"{default!r} with a one-step model")
     process = make_process(config)
     num_classes = check_shared(config, class_names)
     network = make_network(config, num_classes)
@@ -97,6 +102,8 @@ def build(config, image_shape, class_names, axis_name):
         eval_fn=eval_fn,
         sample=sample,
         sample_classes=num_classes > 0,
+        pretrained=pretrained(config, init, network, image_shape),
+        export=functools.partial(export, config, network),
     )
 
 

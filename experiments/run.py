@@ -38,11 +38,14 @@ SHARED = (
     "__init__",
     "codes",
     "config",
+    "denoisers",
+    "diffusion_tasks",
     "evaluation",
     "frozen_vgg",
     "judge",
     "latents",
     "players",
+    "pretrained",
     "run",
     "style_step",
     "stylize",
@@ -78,6 +81,9 @@ class Experiment:
         are without those; `init` makes them again.
       settle: (params, model_state) -> model_state, once before these evaluate and sample (batch
         statistics of averaged parameters); compiled.
+      pretrained: () -> params, NumPy arrays, that a run begins with instead of those of `init`.
+      beside: () -> {name: pytree on the devices}, which evaluating and sampling find in
+        `model_state`, and training does not: parameters of another run.
       line_search: whether that step gives an optimizer the loss as a function.
     """
 
@@ -99,6 +105,8 @@ class Experiment:
     averaged: Callable = lambda params: params
     frozen: dict[str, str] = dataclasses.field(default_factory=dict)
     settle: Callable | None = None
+    pretrained: Callable | None = None
+    beside: Callable | None = None
     line_search: bool = False
 
 
@@ -238,10 +246,30 @@ class Run:
             init=functools.partial(init, _first_images(train_data, experiment.init_examples)),
         )
 
+    def begin(self):
+        """The state that training begins with, on the devices."""
+        if not self.experiment.pretrained:
+            return self.parallel.init(self.init)
+        params = self.experiment.pretrained()  # first, lest there are none
+        state = self.parallel.to_global(self.parallel.init(self.init))
+        averaged = self.experiment.averaged(params) if jax.tree.leaves(state.ema_params) else {}
+        # Copies: parameters and average must not share a buffer, the state is donated.
+        put = lambda old, new: jax.device_put(np.array(new), old.sharding)
+        state = state.replace(
+            params=jax.tree.map(put, state.params, params),
+            ema_params=jax.tree.map(put, state.ema_params, averaged),
+        )
+        return self.parallel.from_global(state)
+
     def eval_tree(self, state):
         """(params, model_state) on the devices, to evaluate and sample with."""
         tree = (state.eval_params, state.model_state)
-        return self._settled(tree) if self.experiment.settle else tree
+        tree = self._settled(tree) if self.experiment.settle else tree
+        return (tree[0], {**tree[1], **self._beside}) if self.experiment.beside else tree
+
+    @functools.cached_property
+    def _beside(self):
+        return self.experiment.beside()
 
     def saved(self, state):
         """What of a state, or of its shapes, a checkpoint holds."""

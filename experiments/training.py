@@ -179,7 +179,7 @@ class Place:
     def begin(self):
         """Puts the initial state on the devices, unless there is one."""
         if self.state is None:
-            self.state = self._run.parallel.init(self._run.init)
+            self.state = self._run.begin()
 
     def go_back(self):
         """To the newest good checkpoint, or to the beginning."""

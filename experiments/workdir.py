@@ -3,7 +3,9 @@
 import json
 from pathlib import Path
 
-from experiments.config import changed_keys, flatten
+import ml_collections
+
+from experiments.config import base_config, changed_keys, flatten
 from experiments.run import warn
 from genjax import files
 from genjax.errors import UserError
@@ -55,6 +57,36 @@ def _compare(what, there, config, allow):
             f"config.{k}: {old!r} there, {new!r} now" for k, (old, new) in changed.items()
         )
         raise UserError(f"{what} belongs to another config ({listed}); choose another --workdir")
+
+
+def trained_config(workdir, config):
+    """The config of another workdir's run, to be restored where and as `config` says."""
+    path = Path(workdir) / "config.json"
+    if not path.exists():
+        raise UserError(f"{workdir} holds no run: there is no {path}")
+    there = ml_collections.ConfigDict(_with_tuples(_read(path)["config"]))
+    _fill(there, base_config())  # an older one may lack some; `check_config` then says so
+    here = config.copy_and_resolve_references()
+    for key in ("parallel", "num_devices", "eval", "sample"):
+        there[key] = here[key]
+    there.data.data_dir = here.data.data_dir
+    there.num_seeds = 1
+    return there
+
+
+def _fill(config, defaults):
+    for key, value in defaults.items():
+        if key not in config:
+            config[key] = value
+        elif isinstance(value, ml_collections.ConfigDict):
+            _fill(config[key], value)
+
+
+def _with_tuples(value):
+    """JSON's lists as tuples, which configs have instead."""
+    if isinstance(value, dict):
+        return {key: _with_tuples(child) for key, child in value.items()}
+    return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
 
 
 def check_data(workdir, run):

@@ -31,6 +31,8 @@ CONFIGS = flags.DEFINE_list(
         "edm_cifar10",
         "flow_cifar10",
         "ddpm_cifar10",
+        "meanflow_cifar10",
+        "consistency_cifar10",
         "pixelcnn_pp_cifar10",
         "vdvae_mnist",
         "vdvae_cifar10",

@@ -12,7 +12,7 @@ import time
 from absl import app, flags
 from ml_collections import config_flags
 
-from experiments.diffusion import make_process
+from experiments.denoisers import make_process
 from experiments.evaluation import make_judge, restored
 from experiments.run import Run, set_up_process
 from genjax.diffusion.samplers import SAMPLERS, make_sampler
@@ -28,8 +28,8 @@ def main(_):
     set_up_process()
     config = CONFIG.value
     config.eval.num_samples = NUM.value
-    _, state, _ = restored(config, WORKDIR.value, "latest")
-    tree = state.eval_params, state.model_state
+    run, state, _ = restored(config, WORKDIR.value, "latest")
+    tree = run.eval_tree(state)
     for name in USED.value:
         for num_steps in map(int, STEPS.value):
             config.sample.sampler, config.sample.num_steps = name, num_steps

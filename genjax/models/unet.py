@@ -97,6 +97,8 @@ class UNet(nn.Module):
       attention: sides (of the feature maps, counted after patches) at which there is attention.
       variant: "ddpm" or "ddpmpp".
       num_classes: 0 for none; label `num_classes` means no class.
+      classes_first: whether a class is added to the sines of the time, as Karras et al. 2022 do,
+        or to what the layers make of them.
       patch_size: squares of so many pixels are one, with as many times the channels.
       remat: residual blocks are computed again for their gradients, which saves memory.
       dtype: of the computation; parameters are float32.
@@ -109,6 +111,7 @@ class UNet(nn.Module):
     variant: str = "ddpmpp"
     dropout: float = 0.0
     num_classes: int = 0
+    classes_first: bool = False
     patch_size: int = 1
     remat: bool = False
     dtype: str = "float32"
@@ -135,11 +138,17 @@ class UNet(nn.Module):
 
         width = 4 * self.channels
         emb = sinusoidal(c_noise, self.channels).astype(self.dtype)
+
+        def classes(emb):
+            table = nn.Embed(self.num_classes + 1, emb.shape[-1], dtype=self.dtype, name="classes")
+            return emb + table(labels)
+
+        if self.num_classes and self.classes_first:
+            emb = classes(emb)
         emb = nn.silu(nn.Dense(width, dtype=self.dtype, name="time1")(emb))
         emb = nn.Dense(width, dtype=self.dtype, name="time2")(emb)
-        if self.num_classes:
-            table = nn.Embed(self.num_classes + 1, width, dtype=self.dtype, name="classes")
-            emb += table(labels)
+        if self.num_classes and not self.classes_first:
+            emb = classes(emb)
 
         h = patchify(x, p).astype(self.dtype)
         h = Conv(self.channels, (3, 3), dtype=self.dtype, name="conv_in")(h)

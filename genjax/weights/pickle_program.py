@@ -176,15 +176,18 @@ def _storage(identity):
     raise ValueError("its pickle refers to something that is not a storage")
 
 
+def tensor_of(storage, offset, shape, strides, *_):
+    """A `Tensor`, as `_rebuild_tensor_v2` is called; the rest is its gradient and hooks."""
+    right = type(shape) is tuple and type(strides) is tuple and len(shape) == len(strides) <= 8
+    if not right or not all(type(n) is int and n >= 0 for n in (offset, *shape, *strides)):
+        raise ValueError("its pickle makes something that is not a tensor")
+    return Tensor(storage, offset, shape, strides)
+
+
 def _made_by(name, arguments):
     match name, arguments:
         case (str(), ()) if name == _ORDERED_DICT:
             return {}
-        # The rest is whether it needs a gradient, and hooks.
-        case (str(), (Storage() as storage, int(offset), tuple(shape), tuple(strides), *_)) if (
-            name == _REBUILD_TENSOR
-            and len(shape) == len(strides) <= 8
-            and all(type(n) is int and n >= 0 for n in (offset, *shape, *strides))
-        ):
-            return Tensor(storage, offset, shape, strides)
+        case (str(), (Storage() as storage, offset, shape, strides, *_)) if name == _REBUILD_TENSOR:
+            return tensor_of(storage, offset, shape, strides)
     raise ValueError("its pickle makes something that is not a tensor")

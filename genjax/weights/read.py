@@ -6,14 +6,15 @@ from pathlib import Path
 from genjax.errors import UserError
 from genjax.weights import hdf5
 from genjax.weights.formats import read_npz, read_safetensors, read_stored_zip
+from genjax.weights.module_pickle import read_module_pickle
 from genjax.weights.torch_files import LEGACY_START, read_torch_legacy, read_torch_zip
 
 MAX_BYTES = 2**30  # they are read as a whole
 
 
 def read_arrays(path):
-    """Arrays of a file of PyTorch (a dict of tensors), safetensors, NumPy (npz, uncompressed) or
-    HDF5 (as Keras saves weights).
+    """Arrays of a file of PyTorch (a dict of tensors), safetensors, NumPy (npz, uncompressed), HDF5
+    (as Keras saves weights) or a pickle of PyTorch's modules (as EDM's are).
 
     The kind is told by the contents. Nothing in the file is run, and it cannot take more memory
     than twice its size.
@@ -52,4 +53,6 @@ def _arrays(data):
         return hdf5.read_hdf5(data)
     if data[8:9] == b"{":
         return read_safetensors(data)
-    raise ValueError("it is not of PyTorch, safetensors, NumPy (npz) or HDF5")
+    if data[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
+        return read_module_pickle(data)
+    raise ValueError("it is not of PyTorch, safetensors, NumPy (npz), HDF5, or a pickle of modules")

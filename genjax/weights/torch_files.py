@@ -10,7 +10,7 @@ of the older kind: it has 86,791 bytes beside its numbers, where a zip needs 113
 import io
 import struct
 
-from genjax.weights.pickle_program import Tensor, interpret
+from genjax.weights.pickle_program import Storage, Tensor, interpret
 
 LEGACY_START = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # the magic number, pickled
 _LEGACY_PROTOCOL = 1001
@@ -34,6 +34,28 @@ def read_torch_zip(members):
 
 def read_torch_legacy(data):
     """{name: array} from the bytes of a file; ValueError if it is not one."""
+    stream = _legacy_stream(data)
+    tensors = _tensors(interpret(stream))
+    dtypes = {tensor.storage.key: tensor.storage.dtype for tensor in tensors.values()}
+    return _arrays(tensors, _legacy_buffers(data, stream, dtypes))
+
+
+def read_torch_storage(data):
+    """(`Storage`, its bytes) from those of a file of one storage; ValueError if it is not one."""
+    stream = _legacy_stream(data)
+    storage = interpret(stream)
+    if type(storage) is not Storage:
+        raise ValueError("it holds something other than a storage")
+    buffers = _legacy_buffers(data, stream, {storage.key: storage.dtype})
+    if storage.key not in buffers:
+        raise ValueError("it lacks the numbers of a storage")
+    return storage, buffers[storage.key]
+
+
+def _legacy_stream(data):
+    """A stream of the bytes of a file, where its object begins."""
+    if not data.startswith(LEGACY_START):
+        raise ValueError("it holds a storage in another format")
     stream = io.BytesIO(data)
     stream.seek(len(LEGACY_START))
     if interpret(stream) != _LEGACY_PROTOCOL:
@@ -41,12 +63,15 @@ def read_torch_legacy(data):
     machine = interpret(stream)
     if type(machine) is not dict or machine.get("little_endian") is not True:
         raise ValueError("its numbers are not little-endian")
-    tensors = _tensors(interpret(stream))
+    return stream
+
+
+def _legacy_buffers(data, stream, dtypes):
+    """{key: bytes} of the storages {key: dtype}, which stand behind the object, to the very end."""
     keys = interpret(stream)
     if type(keys) is not list or not all(type(key) is str for key in keys):
         raise ValueError("it has no list of its storages")
 
-    dtypes = {tensor.storage.key: tensor.storage.dtype for tensor in tensors.values()}
     contents, position, buffers = memoryview(data), stream.tell(), {}
     for key in keys:
         if key not in dtypes or key in buffers:
@@ -60,7 +85,7 @@ def read_torch_legacy(data):
         buffers[key] = contents[begin:position]
     if position != len(data):
         raise ValueError("there is something behind its end")
-    return _arrays(tensors, buffers)
+    return buffers
 
 
 def _tensors(value):

@@ -1,5 +1,6 @@
-"""DDPM U-Nets as diffusers' `UNet2DModel` saves them, and ours as safetensors.
+"""DDPM U-Nets as diffusers' `UNet2DModel` saves them, such as google/ddpm-cifar10-32's.
 
+That one was trained on `ddpm_linear` with target "eps", and takes x as it is (sigma_data = 1).
 The one place that knows both names. Modules as in `genjax.models.unet`; of their arrays,
 
   diffusers, [out, in, kh, kw] and [out, in]     ours, [kh, kw, in, out] and [in, out]
@@ -17,7 +18,6 @@ import numpy as np
 
 from genjax.errors import UserError
 from genjax.models.unet import UNet
-from genjax.weights.read import read_arrays
 
 _OLDER = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 _RES = {"time": "time_emb_proj", "skip": "conv_shortcut"}
@@ -32,36 +32,26 @@ _TOP = {
 }
 
 
-def load_ddpm_unet(path, size=32):
-    """Reads a U-Net of `variant` "ddpm", such as google/ddpm-cifar10-32's.
-
-    It was trained on `ddpm_linear` with target "eps", and takes x as it is (sigma_data = 1).
+def from_diffusers(arrays, size, path="given"):
+    """(`UNet` of variant "ddpm", parameters) of {diffusers' name: array}.
 
     Args:
-      path: a file of `genjax.weights.read.read_arrays`, with diffusers' names.
+      arrays: every name and shape, and no others.
       size: side of its images.
-
-    Returns:
-      (`UNet`, its parameters: nested dicts of float32 NumPy arrays, SHA-256 of the file).
+      path: for the message.
 
     Raises:
-      UserError: the file cannot be read, or is not of such a network.
+      UserError: they are not of such a network.
     """
-    arrays, sha256 = read_arrays(path)
-    network, params = from_diffusers(arrays, size, path)
-    return network, params, sha256
-
-
-def from_diffusers(arrays, size, path="given"):
-    """(`UNet`, parameters) of {diffusers' name: array}; every name and shape, and no others."""
     where = f"the weights {path} are not of a DDPM U-Net: "
     arrays = {_newer(name): np.asarray(array) for name, array in arrays.items()}
     try:
         network = _architecture(arrays, size)
+        shapes = _shapes(network, size, arrays["conv_in.weight"].shape[1])
     except (KeyError, IndexError, ValueError) as error:
         raise UserError(f"{where}{error} is missing") from error
     params, wanted = {}, set()
-    for path_, shape in _shapes(network, size).items():
+    for path_, shape in shapes.items():
         names = _names(path_, len(network.multipliers))
         wanted.update(names)
         parts = []
@@ -82,11 +72,19 @@ def from_diffusers(arrays, size, path="given"):
     return network, flax.traverse_util.unflatten_dict(params)
 
 
-def to_diffusers(network, params, size=32):
+def has_diffusers_names(network, params):
+    """Whether diffusers has names for all parameters of a network."""
+    plain = isinstance(network, UNet) and network.variant == "ddpm"
+    if not plain or network.num_classes or network.patch_size > 1:
+        return False
+    return params["time1"]["kernel"].shape[0] == network.channels  # told one time
+
+
+def to_diffusers(network, params):
     """{diffusers' name: array}, the inverse of `from_diffusers`."""
     flat = flax.traverse_util.flatten_dict(params)
     out = {}
-    for path in _shapes(network, size):
+    for path in flat:
         names = _names(path, len(network.multipliers))
         for name, part in zip(names, np.split(np.asarray(flat[path]), len(names), axis=-1)):
             part = part.transpose({4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}[part.ndim])
@@ -118,9 +116,9 @@ def _architecture(arrays, size):
     return UNet(channels, multipliers, blocks, attention, "ddpm")
 
 
-def _shapes(network, size):
+def _shapes(network, size, channels):
     """{path in our parameters: shape}."""
-    images = jax.ShapeDtypeStruct((1, size, size, 3), np.float32)
+    images = jax.ShapeDtypeStruct((1, size, size, channels), np.float32)
     times = jax.ShapeDtypeStruct((1,), np.float32)
     params = jax.eval_shape(network.init, jax.random.key(0), images, times)["params"]
     return {k: v.shape for k, v in flax.traverse_util.flatten_dict(params).items()}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from configs import diffusion_digits, diffusion_mnist, meanflow_mnist
-from experiments import diffusion, evaluation, one_step, training
+from experiments import denoisers, diffusion, evaluation, one_step, training
 from experiments.run import Run
 from genjax import rng
 from genjax.errors import UserError
@@ -82,6 +82,7 @@ def test_a_run_from_end_to_end(tmp_path):
     report = training.train(config, tmp_path, SOURCE)
     terms = [report[f"eval/bpd_vlb_{t}"] for t in ("prior", "diffusion", "reconstruction")]
     np.testing.assert_allclose(report["eval/bpd_vlb"], sum(terms), rtol=1e-6)
+    assert (tmp_path / "unet.safetensors").exists()
     for name in ("progress", "inpainted", "walk"):
         assert (tmp_path / "figures" / f"{name}.png").exists()
 
@@ -108,7 +109,7 @@ def experiment_of(module, build, **overrides):
 def test_labels_are_dropped_as_often_as_asked():
     config = diffusion_digits.get_config()
     config.objective.label_dropout = 0.3
-    dropped = diffusion.label_dropper(config, 10)
+    dropped = denoisers.label_dropper(config, 10)
     keys = jax.random.split(jax.random.key(0), 4000)
     labels = dropped(jnp.full(4000, 7), keys)
     assert set(np.asarray(labels).tolist()) == {7, 10}
@@ -173,7 +174,7 @@ def test_the_odes_likelihood_is_a_number_of_the_report():
 def test_every_field_of_a_network_is_in_its_configs():
     for module in (diffusion_digits, diffusion_mnist, meanflow_mnist):
         config = module.get_config()
-        network = diffusion.make_network(config, 10)
+        network = denoisers.make_network(config, 10)
         assert {f.name for f in dataclasses.fields(network)} >= set(config.model) - {
             "name",
             "conditional",

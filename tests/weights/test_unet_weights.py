@@ -6,8 +6,9 @@ import pytest
 
 from genjax.errors import UserError
 from genjax.models.unet import UNet
+from genjax.weights.networks import load_network, save_network
 from genjax.weights.read import read_arrays
-from genjax.weights.unet import from_diffusers, load_ddpm_unet, to_diffusers
+from genjax.weights.unet import from_diffusers, to_diffusers
 from genjax.weights.write import write_safetensors
 
 NETWORK = UNet(8, (1, 2, 2), 2, (8,), "ddpm")
@@ -19,16 +20,36 @@ def arrays():
     shapes = jax.eval_shape(NETWORK.init, jax.random.key(0), x, x[:, 0, 0, 0])["params"]
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda s: rng.normal(size=s.shape).astype(np.float32), shapes)
-    return params, to_diffusers(NETWORK, params, 16)
+    return params, to_diffusers(NETWORK, params)
 
 
 def test_a_file_gives_the_network_back(arrays, tmp_path):
     params, named = arrays
     path = tmp_path / "unet.safetensors"
-    write_safetensors(path, named, {"made": "by a test"})
-    network, found, _ = load_ddpm_unet(path, 16)
-    assert network == NETWORK
+    assert save_network(path, NETWORK, params, {"made": "by a test"}) == "diffusers'"
+    assert set(read_arrays(path)[0]) == set(named)
+    found, _ = load_network(path, NETWORK, params, (16, 16, 3))
     jax.tree.map(np.testing.assert_array_equal, found, params)
+    assert from_diffusers(named, 16)[0] == NETWORK
+    other = UNet(8, (1, 2, 2), 1, (), "ddpm", num_classes=3)
+    with pytest.raises(UserError, match=r"num_blocks='2' .*attention='\(8,\)' .*conditional='Fal"):
+        load_network(path, other, params, (16, 16, 3))
+
+
+def test_networks_that_others_have_no_names_for_keep_ours(arrays, tmp_path):
+    params, path = arrays[0], tmp_path / "unet.safetensors"
+    plus = UNet(8, (1, 2, 2), 2, (8,), "ddpmpp")  # of other parameters, which do not matter here
+    assert save_network(path, plus, params, {}) == "our"
+    found, _ = load_network(path, plus, params, (16, 16, 3))
+    jax.tree.map(np.testing.assert_array_equal, found, params)
+    fewer = {k: v for k, v in params.items() if k != "conv_out"}
+    with pytest.raises(UserError, match="another network: it has 'conv_out.bias'"):
+        load_network(path, plus, fewer, (16, 16, 3))
+    with pytest.raises(UserError, match="another network: it has no 'more'"):
+        load_network(path, plus, {**params, "more": np.zeros(1)}, (16, 16, 3))
+    wider = {**params, "conv_out": {"kernel": np.zeros((3, 3, 8, 4)), "bias": np.zeros(3)}}
+    with pytest.raises(UserError, match=r"conv_out.kernel is \[3, 3, 8, 3\] there, \[3, 3, 8, 4\]"):
+        load_network(path, plus, wider, (16, 16, 3))
 
 
 def test_names_and_layouts_are_diffusers(arrays):

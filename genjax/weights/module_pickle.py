@@ -1,0 +1,206 @@
+"""The tensors of PyTorch modules that were pickled as objects, as EDM and StyleGAN publish theirs.
+
+Such a pickle brings the source code of its classes, and whoever unpickles it runs that. This
+follows the program without running any of it (see `pickle_program`): whatever a file names, makes
+or calls becomes a `_Made`, a record of what was asked for, and nothing else. Then the tensors are
+collected from what modules keep of themselves,
+
+  {"_parameters": {name: tensor}, "_buffers": {name: tensor}, "_modules": {name: module}}.
+
+Their numbers are files of `torch.save` in bytes inside of the pickle.
+"""
+
+import dataclasses
+import io
+import pickletools
+import warnings
+from typing import Any
+
+from genjax.weights.pickle_program import Storage, tensor_of
+from genjax.weights.torch_files import read_torch_storage
+
+MAX_INSTRUCTIONS = 2**20  # EDM's files take about 20,000
+MAX_MODULES, MAX_NAME = 2**14, 500
+
+_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+_VALUES = ("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE")
+_VALUES += ("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BINUNICODE8", "BYTEARRAY8")
+
+
+# eq=False: nothing of a file is compared or hashed, which for nested tuples can take forever.
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Name:
+    """A module and a name in it, as they stand in the file."""
+
+    text: str
+
+
+@dataclasses.dataclass(eq=False)
+class _Made:
+    """What a file asks for and never gets: what is called, with what, and what it is given then.
+
+    Of a tensor, `state` is its array.
+    """
+
+    name: str
+    arguments: Any = ()
+    state: Any = None
+
+
+def read_module_pickle(data):
+    """{dotted name: array} of the modules in a pickled dict of objects, or in one object.
+
+    Of {"ema": module, ...} the names begin with "ema."; what is no module is left out.
+
+    Raises:
+      ValueError: the pickle is damaged or too long, or holds no modules.
+    """
+    top = _follow_all(data)
+    # A module may hold one many times, itself among them: what is looked at is counted.
+    waiting = list(top.items()) if type(top) is dict else [("", top)]
+    arrays, count = {}, 0
+    while waiting:
+        prefix, module = waiting.pop()
+        state, count = _state(module), count + 1
+        if count > MAX_MODULES or len(prefix) > MAX_NAME:
+            raise ValueError("its modules are too many, or nested too deeply")
+        if state is None:
+            continue
+        join = lambda name, prefix=prefix: f"{prefix}.{name}" if prefix else name
+        for kind in ("_parameters", "_buffers"):
+            for name, value in _dict(state.get(kind)).items():
+                if type(value) is _Made and value.name == _TENSOR and len(name) <= MAX_NAME:
+                    arrays[join(name)] = value.state
+        waiting += [(join(name), child) for name, child in _dict(state.get("_modules")).items()]
+    if not arrays:
+        raise ValueError("it is a pickle, but not of PyTorch modules with tensors")
+    return arrays
+
+
+def _state(module):
+    """What a module keeps of itself, {name: value}, or None where it is no module."""
+    if type(module) is not _Made:
+        return None
+    match module.arguments:
+        # NVIDIA's persistent classes are called with everything.
+        case ({"state": dict(state)},) if module.name == _PERSISTENT:
+            return state
+    return module.state if type(module.state) is dict else None
+
+
+def _dict(value):
+    return value if type(value) is dict else {}
+
+
+_PERSISTENT = "torch_utils.persistence _reconstruct_persistent_obj"
+_ORDERED_DICT = "collections OrderedDict"
+_TENSOR = "torch._utils _rebuild_tensor_v2"
+_PARAMETER = "torch._utils _rebuild_parameter"
+_STORAGE = "torch.storage _load_from_bytes"
+
+
+def _follow_all(data):
+    """The value of the program in `data`: dicts, lists, tuples, `_Made` and plain values."""
+    stack, marks, memo = [], [], {}
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of escapes in a damaged string
+            instructions = pickletools.genops(io.BytesIO(data))
+            for count, (opcode, argument, _) in enumerate(instructions):
+                if count > MAX_INSTRUCTIONS:
+                    raise ValueError("its pickle is too long for modules of tensors")
+                _follow(opcode.name, argument, stack, marks, memo)
+    except (IndexError, KeyError) as error:  # of the stack, the marks or the memo
+        raise ValueError("its pickle is damaged") from error
+    if len(stack) != 1:
+        raise ValueError("its pickle is damaged")
+    return stack[0]
+
+
+def _follow(opcode, argument, stack, marks, memo):
+    match opcode:
+        case "PROTO" | "FRAME" | "STOP":
+            pass
+        case "MARK":
+            marks.append(len(stack))
+        case "POP":
+            stack.pop()
+        case "POP_MARK":
+            _pop_from(stack, marks.pop())
+        case "NONE" | "NEWTRUE" | "NEWFALSE":
+            stack.append(_CONSTANTS[opcode])
+        case _ if opcode in _VALUES:
+            stack.append(argument)
+        case "EMPTY_TUPLE":
+            stack.append(())
+        case "TUPLE1" | "TUPLE2" | "TUPLE3":
+            stack.append(tuple(_pop_from(stack, len(stack) - int(opcode[-1]))))
+        case "TUPLE":
+            stack.append(tuple(_pop_from(stack, marks.pop())))
+        case "EMPTY_LIST" | "EMPTY_SET":  # of a set all that matters is that it is there
+            stack.append([])
+        case "FROZENSET":
+            stack.append(_pop_from(stack, marks.pop()))
+        case "APPEND" | "APPENDS" | "ADDITEMS":
+            items = _pop_from(stack, len(stack) - 1 if opcode == "APPEND" else marks.pop())
+            if type(stack[-1]) is list:
+                stack[-1].extend(items)
+        case "EMPTY_DICT":
+            stack.append({})
+        case "SETITEM" | "SETITEMS":
+            items = _pop_from(stack, marks.pop() if opcode == "SETITEMS" else len(stack) - 2)
+            # Other keys than names are of no interest; a subclass's items neither.
+            if type(stack[-1]) is dict:
+                pairs = zip(items[::2], items[1::2], strict=True)
+                stack[-1].update((key, value) for key, value in pairs if type(key) is str)
+        case "BINPUT" | "LONG_BINPUT":
+            memo[argument] = stack[-1]
+        case "MEMOIZE":
+            memo[len(memo)] = stack[-1]
+        case "BINGET" | "LONG_BINGET":
+            stack.append(memo[argument])
+        case "GLOBAL":
+            stack.append(_Name(argument))
+        case "STACK_GLOBAL":
+            module, name = _pop_from(stack, len(stack) - 2)
+            stack.append(_Name(f"{_text(module)} {_text(name)}"))
+        case "REDUCE" | "NEWOBJ":
+            arguments, called = stack.pop(), stack.pop()
+            if type(called) is not _Name:
+                raise ValueError("its pickle calls something that has no name")
+            stack.append(_made_by(called.text, arguments))
+        case "BUILD":
+            state = stack.pop()
+            if type(stack[-1]) is _Made and stack[-1].name != _TENSOR:
+                stack[-1].state = state
+        case _:
+            raise ValueError(f"its pickle has the instruction {opcode}, which no weights need")
+
+
+def _made_by(name, arguments):
+    """What stands for the result of a call: of what is needed, its meaning; of all else, a name."""
+    match name, arguments:
+        case str(), () if name == _ORDERED_DICT:
+            return {}
+        case str(), (bytes() | bytearray() as saved,) if name == _STORAGE:
+            return read_torch_storage(saved)
+        case str(), ((Storage() as storage, buffer), offset, shape, strides, *_) if name == _TENSOR:
+            tensor = tensor_of(storage, offset, shape, strides)
+            return _Made(_TENSOR, (), tensor.array(buffer))
+        case str(), (_Made(name=inner) as tensor, *_) if name == _PARAMETER and inner == _TENSOR:
+            return tensor
+    # So that no other call passes for a tensor.
+    return _Made("" if name == _TENSOR else name, arguments)
+
+
+def _text(value):
+    if type(value) is not str:
+        raise ValueError("its pickle is damaged")
+    return value
+
+
+def _pop_from(stack, index):
+    if not 0 <= index <= len(stack):
+        raise IndexError
+    items = stack[index:]
+    del stack[index:]
+    return items
