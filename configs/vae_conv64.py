@@ -4,11 +4,12 @@ A latent of 128 with mean and log-variance in place of a deterministic code larg
 a decoder that ends at 64x64, and a normal likelihood of scale 0.1 on pixels in [0, 1].
 
 Command   python launch.py --config=configs/vae_conv64.py --config.data.name=folder:/your/pictures
-Hardware  2 CPU cores (AMD EPYC), JAX 0.10.2, Python 3.11
-Time      still to be measured; 76 images/s beside other work
-Number    still to be measured in full. After 400 steps on 1,000 photographs of flowers: colours and
-          large shapes of the 100 test pictures are there (eval/recon_mse 0.0239), the samples are
-          textures still (KL 1,723 nats).
+Hardware  2 CPU cores (AMD EPYC), JAX 0.12.0, Python 3.12
+Time      17 min for 1,500 steps beside other work; 211 images/s on a quiet machine
+Number    1,500 steps on 1,000 photographs of flowers (--config.num_train_steps=1500), 100 others:
+          eval/recon_mse 0.0206, eval/neg_elbo_nats -3,682 (KL 558), 128 active units, seed 0. The
+          reconstructions are blurred, but a person tells a daisy from a thistle; the samples are
+          textures in the colours of flowers in grass. 10,000 steps still to be measured.
 Paper     Kingma & Welling 2014, https://arxiv.org/abs/1312.6114
 """
 
