@@ -6,9 +6,11 @@ input), and the pixels are binary draws. The tutorial's 256-way softmax on grey 
 
 Command   python launch.py --mode=prepare --config.data.name=mnist   (once)
           python launch.py --config=configs/pixelcnn_mnist.py
-Hardware  for an accelerator
-Time      still to be measured
-Number    still to be measured (eval/nll_nats: the 10,000 test images, statically binarised)
+Hardware  2 CPU cores (AMD EPYC), JAX 0.12.0, Python 3.12; the whole run is for an accelerator
+Time      16 min for 2,000 of the 93,750 steps, 150 images/s, beside other work
+Number    2,000 steps (--config.num_train_steps=2000): eval/nll_nats 94.02, the 10,000 test images,
+          statically binarised; eval/fd_cnn_mnist_6d53cf07_10k 169, seed 0. Half of the samples and
+          most completions of upper halves read as digits. The whole run still to be measured.
 Paper     van den Oord et al. 2016, https://arxiv.org/abs/1601.06759
 """
 

@@ -4,9 +4,12 @@ Command   python launch.py --mode=prepare --config.data.name=cifar10   (once)
           python launch.py --config=configs/vqvae_cifar10.py
           python -m experiments.codes --config=configs/vqvae_cifar10.py \
             --workdir=runs/vqvae_cifar10
-Hardware  an accelerator; still to be measured
-Time      still to be measured
-Number    still to be measured
+Hardware  2 CPU cores (AMD EPYC), JAX 0.12.0, Python 3.12; the whole run is for an accelerator
+Time      12 min for the run below, 135 images/s, beside other work
+Number    half of the width, 1,500 steps of 64 (--config.model.width=64 --config.batch_size=64
+          --config.optim.lr=1e-3 --config.num_train_steps=1500): eval/recon_mse 0.0060,
+          eval/perplexity 446, all 512 codes in use, seed 0; reconstructions are blurred and told
+          apart. The whole run still to be measured.
 Paper     van den Oord et al. 2017, https://arxiv.org/abs/1711.00937
 """
 
