@@ -201,7 +201,8 @@ class Place:
     def save(self, metrics):
         state = self._run.parallel.to_global(self._run.saved(self.state))
         extra = {"data_offset": self.data_offset, "rollbacks": self.rollbacks}
-        extra["frozen"] = self._run.experiment.frozen
+        if self._run.experiment.frozen:
+            extra["frozen"] = self._run.experiment.frozen
         config = json.loads(self._run.config.to_json())
         finite = {k: v for k, v in (metrics or {}).items() if math.isfinite(v)}
         self.checkpoints.save(self.step, state, config, finite, extra)
