@@ -8,9 +8,12 @@ Command   python launch.py --config=configs/vqvae_cifar10.py
             --config.sample.num=10000
           python launch.py --config=configs/cnn_cifar10.py --mode=eval \
             --images=runs/vqvae_prior_cifar10/samples/step_00020000_seed_0.npz
-Hardware  an accelerator; still to be measured
-Time      still to be measured
-Number    still to be measured (eval/bpd: bits a code, 9 at random)
+Hardware  2 CPU cores (AMD EPYC), JAX 0.12.0, Python 3.12; the whole run is for an accelerator
+Time      10 min for the run below
+Number    half of the width, 1,500 steps (--config.model.features=64 --config.optim.lr=1e-3
+          --config.num_train_steps=1500), on the codes that `vqvae_cifar10` has after its minutes
+          on a CPU: eval/bpd 6.585 bits a code (9 at random), seed 0. The samples have skies,
+          ground, ships and cars of one blot. The whole run still to be measured.
 Paper     van den Oord et al. 2017, https://arxiv.org/abs/1711.00937
 """
 
