@@ -11,8 +11,8 @@ Hardware  2 CPU cores (AMD EPYC), JAX 0.12.0, Python 3.12; the whole run is for 
 Time      6 min for 4,000 of the 360,000 steps, 1,200 images/s
 Number    the beginning of the curve, as a run of 4,000 steps (--config.num_train_steps=4000):
           eval/nll_nats_iw50 126.8, 113.4, 109.4, 108.7 after 1,000 to 4,000 steps, test set, seed
-          0. The whole run still to be measured. Published: -log p(x) with 5,000 samples 84.78 nats (the same network
-          as a VAE, k = 1: 86.76); by pythae 86.82.
+          0. The whole run still to be measured. Published: -log p(x) with 5,000 samples 84.78
+          nats (the same network as a VAE, k = 1: 86.76); by pythae 86.82.
 Paper     Burda, Grosse & Salakhutdinov 2016, https://arxiv.org/abs/1509.00519
 """
 
