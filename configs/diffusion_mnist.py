@@ -6,9 +6,10 @@ the real thing: a straight path from noise to image, time, skips, classes. The f
 
 Command   python launch.py --mode=prepare --config.data.name=mnist   (once)
           python launch.py --config=configs/diffusion_mnist.py
-Hardware  2 CPU cores (AMD EPYC), JAX 0.10.2, Python 3.11
-Time      still to be measured
-Number    still to be measured
+Hardware  2 CPU cores (AMD EPYC), JAX 0.12.0, Python 3.12
+Time      14 min for the 800 steps, 62 images/s, beside other work
+Number    still to be measured; the samples drawn after 400 steps are digits, most of which a
+          person reads
 Paper     Lipman et al. 2023, https://arxiv.org/abs/2210.02747
 """
 
