@@ -16,7 +16,14 @@ import pickletools
 import warnings
 from typing import Any
 
-from genjax.weights.pickle_program import Storage, tensor_of
+from genjax.weights.pickle_program import (
+    ORDERED_DICT,
+    REBUILD_TENSOR,
+    Name,
+    Storage,
+    pop_from,
+    tensor_of,
+)
 from genjax.weights.torch_files import read_torch_storage
 
 MAX_INSTRUCTIONS = 2**20  # EDM's files take about 20,000
@@ -28,13 +35,6 @@ _VALUES += ("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BINUNICODE8", "BYTEARRAY
 
 
 # eq=False: nothing of a file is compared or hashed, which for nested tuples can take forever.
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Name:
-    """A module and a name in it, as they stand in the file."""
-
-    text: str
-
-
 @dataclasses.dataclass(eq=False)
 class _Made:
     """What a file asks for and never gets: what is called, with what, and what it is given then.
@@ -69,7 +69,7 @@ def read_module_pickle(data):
         join = lambda name, prefix=prefix: f"{prefix}.{name}" if prefix else name
         for kind in ("_parameters", "_buffers"):
             for name, value in _dict(state.get(kind)).items():
-                if type(value) is _Made and value.name == _TENSOR and len(name) <= MAX_NAME:
+                if type(value) is _Made and value.name == REBUILD_TENSOR and len(name) <= MAX_NAME:
                     arrays[join(name)] = value.state
         waiting += [(join(name), child) for name, child in _dict(state.get("_modules")).items()]
     if not arrays:
@@ -93,8 +93,6 @@ def _dict(value):
 
 
 _PERSISTENT = "torch_utils.persistence _reconstruct_persistent_obj"
-_ORDERED_DICT = "collections OrderedDict"
-_TENSOR = "torch._utils _rebuild_tensor_v2"
 _PARAMETER = "torch._utils _rebuild_parameter"
 _STORAGE = "torch.storage _load_from_bytes"
 
@@ -125,7 +123,7 @@ def _follow(opcode, argument, stack, marks, memo):
         case "POP":
             stack.pop()
         case "POP_MARK":
-            _pop_from(stack, marks.pop())
+            pop_from(stack, marks.pop())
         case "NONE" | "NEWTRUE" | "NEWFALSE":
             stack.append(_CONSTANTS[opcode])
         case _ if opcode in _VALUES:
@@ -133,21 +131,21 @@ def _follow(opcode, argument, stack, marks, memo):
         case "EMPTY_TUPLE":
             stack.append(())
         case "TUPLE1" | "TUPLE2" | "TUPLE3":
-            stack.append(tuple(_pop_from(stack, len(stack) - int(opcode[-1]))))
+            stack.append(tuple(pop_from(stack, len(stack) - int(opcode[-1]))))
         case "TUPLE":
-            stack.append(tuple(_pop_from(stack, marks.pop())))
+            stack.append(tuple(pop_from(stack, marks.pop())))
         case "EMPTY_LIST" | "EMPTY_SET":  # of a set all that matters is that it is there
             stack.append([])
         case "FROZENSET":
-            stack.append(_pop_from(stack, marks.pop()))
+            stack.append(pop_from(stack, marks.pop()))
         case "APPEND" | "APPENDS" | "ADDITEMS":
-            items = _pop_from(stack, len(stack) - 1 if opcode == "APPEND" else marks.pop())
+            items = pop_from(stack, len(stack) - 1 if opcode == "APPEND" else marks.pop())
             if type(stack[-1]) is list:
                 stack[-1].extend(items)
         case "EMPTY_DICT":
             stack.append({})
         case "SETITEM" | "SETITEMS":
-            items = _pop_from(stack, marks.pop() if opcode == "SETITEMS" else len(stack) - 2)
+            items = pop_from(stack, marks.pop() if opcode == "SETITEMS" else len(stack) - 2)
             # Other keys than names are of no interest; a subclass's items neither.
             if type(stack[-1]) is dict:
                 pairs = zip(items[::2], items[1::2], strict=True)
@@ -159,18 +157,18 @@ def _follow(opcode, argument, stack, marks, memo):
         case "BINGET" | "LONG_BINGET":
             stack.append(memo[argument])
         case "GLOBAL":
-            stack.append(_Name(argument))
+            stack.append(Name(argument))
         case "STACK_GLOBAL":
-            module, name = _pop_from(stack, len(stack) - 2)
-            stack.append(_Name(f"{_text(module)} {_text(name)}"))
+            module, name = pop_from(stack, len(stack) - 2)
+            stack.append(Name(f"{_text(module)} {_text(name)}"))
         case "REDUCE" | "NEWOBJ":
             arguments, called = stack.pop(), stack.pop()
-            if type(called) is not _Name:
+            if type(called) is not Name:
                 raise ValueError("its pickle calls something that has no name")
             stack.append(_made_by(called.text, arguments))
         case "BUILD":
             state = stack.pop()
-            if type(stack[-1]) is _Made and stack[-1].name != _TENSOR:
+            if type(stack[-1]) is _Made and stack[-1].name != REBUILD_TENSOR:
                 stack[-1].state = state
         case _:
             raise ValueError(f"its pickle has the instruction {opcode}, which no weights need")
@@ -179,28 +177,24 @@ def _follow(opcode, argument, stack, marks, memo):
 def _made_by(name, arguments):
     """What stands for the result of a call: of what is needed, its meaning; of all else, a name."""
     match name, arguments:
-        case str(), () if name == _ORDERED_DICT:
+        case str(), () if name == ORDERED_DICT:
             return {}
         case str(), (bytes() | bytearray() as saved,) if name == _STORAGE:
             return read_torch_storage(saved)
-        case str(), ((Storage() as storage, buffer), offset, shape, strides, *_) if name == _TENSOR:
+        case str(), ((Storage() as storage, buffer), offset, shape, strides, *_) if (
+            name == REBUILD_TENSOR
+        ):
             tensor = tensor_of(storage, offset, shape, strides)
-            return _Made(_TENSOR, (), tensor.array(buffer))
-        case str(), (_Made(name=inner) as tensor, *_) if name == _PARAMETER and inner == _TENSOR:
+            return _Made(REBUILD_TENSOR, (), tensor.array(buffer))
+        case str(), (_Made(name=inner) as tensor, *_) if (
+            name == _PARAMETER and inner == REBUILD_TENSOR
+        ):
             return tensor
     # So that no other call passes for a tensor.
-    return _Made("" if name == _TENSOR else name, arguments)
+    return _Made("" if name == REBUILD_TENSOR else name, arguments)
 
 
 def _text(value):
     if type(value) is not str:
         raise ValueError("its pickle is damaged")
     return value
-
-
-def _pop_from(stack, index):
-    if not 0 <= index <= len(stack):
-        raise IndexError
-    items = stack[index:]
-    del stack[index:]
-    return items

@@ -25,8 +25,8 @@ _DTYPES = {
     "torch ByteStorage": "u1",
     "torch BoolStorage": "?",
 }
-_ORDERED_DICT = "collections OrderedDict"
-_REBUILD_TENSOR = "torch._utils _rebuild_tensor_v2"
+ORDERED_DICT = "collections OrderedDict"
+REBUILD_TENSOR = "torch._utils _rebuild_tensor_v2"
 
 
 # eq=False: nothing of a file is compared or hashed, which for nested tuples can take forever.
@@ -68,7 +68,7 @@ class Tensor:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Name:
+class Name:
     """A module and a name in it, as they stand in the file."""
 
     text: str
@@ -113,18 +113,18 @@ def _follow(opcode, argument, stack, marks, memo):
         case "EMPTY_TUPLE":
             stack.append(())
         case "TUPLE1" | "TUPLE2" | "TUPLE3":
-            stack.append(tuple(_pop_from(stack, len(stack) - int(opcode[-1]))))
+            stack.append(tuple(pop_from(stack, len(stack) - int(opcode[-1]))))
         case "TUPLE":
-            stack.append(tuple(_pop_from(stack, marks.pop())))
+            stack.append(tuple(pop_from(stack, marks.pop())))
         case "EMPTY_LIST":
             stack.append([])
         case "APPEND" | "APPENDS":
-            items = _pop_from(stack, marks.pop() if opcode == "APPENDS" else len(stack) - 1)
+            items = pop_from(stack, marks.pop() if opcode == "APPENDS" else len(stack) - 1)
             _expect(stack[-1], list).extend(items)
         case "EMPTY_DICT":
             stack.append({})
         case "SETITEM" | "SETITEMS":
-            items = _pop_from(stack, marks.pop() if opcode == "SETITEMS" else len(stack) - 2)
+            items = pop_from(stack, marks.pop() if opcode == "SETITEMS" else len(stack) - 2)
             keys = [_expect(key, str) for key in items[::2]]
             _expect(stack[-1], dict).update(zip(keys, items[1::2], strict=True))
         case "BINPUT" | "LONG_BINPUT":
@@ -132,14 +132,14 @@ def _follow(opcode, argument, stack, marks, memo):
         case "BINGET" | "LONG_BINGET":
             stack.append(memo[argument])
         case "GLOBAL":
-            if argument not in (*_DTYPES, _ORDERED_DICT, _REBUILD_TENSOR):
+            if argument not in (*_DTYPES, ORDERED_DICT, REBUILD_TENSOR):
                 raise ValueError(f"its pickle asks for {argument!a:.80}, which no weights need")
-            stack.append(_Name(argument))
+            stack.append(Name(argument))
         case "BINPERSID":
             stack.append(_storage(stack.pop()))
         case "REDUCE":
             arguments, name = stack.pop(), stack.pop()
-            stack.append(_made_by(_expect(name, _Name).text, _expect(arguments, tuple)))
+            stack.append(_made_by(_expect(name, Name).text, _expect(arguments, tuple)))
         case "BUILD":  # attributes of an OrderedDict: the versions of PyTorch's modules
             _expect(stack.pop(), dict)
             _expect(stack[-1], dict)
@@ -147,7 +147,8 @@ def _follow(opcode, argument, stack, marks, memo):
             raise ValueError(f"its pickle has the instruction {opcode}, which no weights need")
 
 
-def _pop_from(stack, index):
+def pop_from(stack, index):
+    """The values from `index` on, taken off the stack; IndexError where it has no such place."""
     if not 0 <= index <= len(stack):
         raise IndexError
     items = stack[index:]
@@ -164,9 +165,9 @@ def _expect(value, kind):
 def _storage(identity):
     """("storage", type, key, device, size[, None]), as `torch.save` refers to bytes elsewhere."""
     match identity:
-        case ("storage", _Name(text=name), str(key), str(), int(size)) | (
+        case ("storage", Name(text=name), str(key), str(), int(size)) | (
             "storage",
-            _Name(text=name),
+            Name(text=name),
             str(key),
             str(),
             int(size),
@@ -186,8 +187,8 @@ def tensor_of(storage, offset, shape, strides, *_):
 
 def _made_by(name, arguments):
     match name, arguments:
-        case (str(), ()) if name == _ORDERED_DICT:
+        case (str(), ()) if name == ORDERED_DICT:
             return {}
-        case (str(), (Storage() as storage, offset, shape, strides, *_)) if name == _REBUILD_TENSOR:
+        case (str(), (Storage() as storage, offset, shape, strides, *_)) if name == REBUILD_TENSOR:
             return tensor_of(storage, offset, shape, strides)
     raise ValueError("its pickle makes something that is not a tensor")
