@@ -7,6 +7,7 @@ Number    still to be measured; the paper has FID 2.92 in one step, with a netwo
 Paper     Geng et al. 2025, https://arxiv.org/abs/2505.13447
 """
 
+from configs import flow_cifar10
 from experiments.config import apply_arg, base_config
 from experiments.one_step import add_fields
 
@@ -27,18 +28,8 @@ def get_config(arg=""):
     config.eval.net = "cnn_cifar10"
     config.data.image_shape = (32, 32, 3)
     config.data.flip = "random"
-    config.model = {
-        "name": "unet",
-        "conditional": False,
-        "channels": 128,
-        "multipliers": (1, 2, 2),
-        "num_blocks": 2,
-        "attention": (16,),
-        "variant": "ddpmpp",
-        "dropout": 0.2,
-        "patch_size": 1,
-        "remat": False,
-    }
+    config.model = flow_cifar10.get_config().model
+    config.model.dropout = 0.2
     config.objective.time_mean, config.objective.time_std = -2.0, 2.0
     config.objective.flow_ratio, config.objective.power = 0.25, 0.75
     smoke = {
