@@ -5,12 +5,14 @@ The same images, batch size, networks and cores; in each round the next contesta
   keras written    the tutorial's loop: `predict`, `train_on_batch` for each player
   keras compiled   one `tf.function` step over NumPy batches; both gradients of one pass, so that
                    the players move at once, which is less work than one after the other
-  ours             the compiled train step of this project; one player after the other
+  keras in_turn    one `tf.function` step that moves one player after the other
+  ours             the compiled train step of this project; one player after the other, with checks
+                   for numbers that are not finite
 
 python -m experiments.bench.gan_keras [--keras_python=PATH] [--data_dir=DIR] [--epochs=3]
 
 PATH is a Python with TensorFlow (pip install -e '.[bench]'; by default this one); an epoch here is
-a round of 40 steps as written and 400 of the others.
+a round of 40 steps as written and 400 of each of the others.
 """
 
 import json
@@ -26,7 +28,7 @@ from experiments.bench.beside_keras import DATA_DIR, EPOCHS, SEED, Keras, Ours
 from experiments.evaluation import make_sampler
 from experiments.run import Run, set_up_process
 
-STEPS = {"keras written": 40, "keras compiled": 400, "ours": 400}
+STEPS = {"keras written": 40, "keras compiled": 400, "keras in_turn": 400, "ours": 400}
 NUM_DRAWN = 25
 
 
@@ -62,6 +64,7 @@ def main(_):
         "steps_per_second": rate,
         "ratio_to_written": rate["ours"] / rate["keras written"],
         "ratio_to_compiled": rate["ours"] / rate["keras compiled"],
+        "ratio_to_in_turn": rate["ours"] / rate["keras in_turn"],
         "milliseconds_to_draw_25": {k: 1e3 * statistics.median(s) for k, s in drawing.items()},
         "batch_size": config.batch_size,
         "rounds": EPOCHS.value,

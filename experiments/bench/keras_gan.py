@@ -64,8 +64,15 @@ class Written:
         self.generator.predict(np.random.normal(0, 1, (25, LATENT)), verbose=0)
 
 
+bce = tf.nn.sigmoid_cross_entropy_with_logits
+
+
+def mean_loss(logits, target):
+    return tf.reduce_mean(bce(target * tf.ones_like(logits), logits))
+
+
 class Compiled:
-    """The same game as one `tf.function` step, the fastest plain TensorFlow."""
+    """The same game as one `tf.function` step, both players moved at once."""
 
     def __init__(self):
         self.generator, self.discriminator = networks(logits=True)
@@ -76,18 +83,18 @@ class Compiled:
         self.generate = tf.function(lambda z: self.generator(z, training=False))
 
     def _step(self, real):
-        bce = tf.nn.sigmoid_cross_entropy_with_logits
-        mean = lambda logits, target: tf.reduce_mean(bce(target * tf.ones_like(logits), logits))
         with tf.GradientTape() as g_tape, tf.GradientTape() as d_tape:
             fake = self.generator(tf.random.normal((BATCH_SIZE, LATENT)), training=True)
             r = self.discriminator(real, training=True)
             f = self.discriminator(fake, training=True)
-            g_loss, d_loss = mean(f, 1.0), mean(r, 1.0) + mean(f, 0.0)
-        pairs = (g_tape, g_loss, self.generator), (d_tape, d_loss, self.discriminator)
-        for optimizer, (tape, loss, network) in zip(self.optimizers, pairs):
-            grads = tape.gradient(loss, network.trainable_variables)
-            optimizer.apply_gradients(zip(grads, network.trainable_variables))
+            g_loss, d_loss = mean_loss(f, 1.0), mean_loss(r, 1.0) + mean_loss(f, 0.0)
+        self._move(0, g_tape, g_loss, self.generator)
+        self._move(1, d_tape, d_loss, self.discriminator)
         return g_loss
+
+    def _move(self, player, tape, loss, network):
+        grads = tape.gradient(loss, network.trainable_variables)
+        self.optimizers[player].apply_gradients(zip(grads, network.trainable_variables))
 
     def train(self, steps):
         for _ in range(steps):
@@ -98,7 +105,23 @@ class Compiled:
         self.generate(tf.random.normal((25, LATENT))).numpy()
 
 
-players = {"written": Written(), "compiled": Compiled()}
+class InTurn(Compiled):
+    """Likewise, the generator after the discriminator, as the tutorial has it and ours does."""
+
+    def _step(self, real):
+        with tf.GradientTape() as g_tape:
+            fake = self.generator(tf.random.normal((BATCH_SIZE, LATENT)), training=True)
+        with tf.GradientTape() as d_tape:
+            r, f = self.discriminator(real, training=True), self.discriminator(fake, training=True)
+            d_loss = mean_loss(r, 1.0) + mean_loss(f, 0.0)
+        self._move(1, d_tape, d_loss, self.discriminator)
+        with g_tape:
+            g_loss = mean_loss(self.discriminator(fake, training=True), 1.0)
+        self._move(0, g_tape, g_loss, self.generator)
+        return g_loss
+
+
+players = {"written": Written(), "compiled": Compiled(), "in_turn": InTurn()}
 for player in players.values():
     player.train(2)
     player.draw()

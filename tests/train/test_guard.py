@@ -4,7 +4,7 @@ import numpy as np
 import optax
 import pytest
 
-from genjax.train.guard import NotFinite, checked_names, guarded
+from genjax.train.guard import NotFinite, all_finite, checked_names, guarded
 from genjax.train.parallel import Parallel
 from genjax.train.state import Ema, init_state, make_train_step
 
@@ -76,6 +76,19 @@ def test_skipping_changes_nothing_but_the_counters(kind):
     assert [int(m["skipped_steps"]) for _, m, _ in history] == [0, 1, 2, 2]
     after = history[3][0].params["a"]
     np.testing.assert_array_equal(after, expected[1][0].params["a"])
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (1,), (300,), (3, 1), (2, 3, 5, 7)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, jnp.bfloat16])
+def test_the_largest_numbers_are_finite_and_one_infinity_anywhere_is_not(shape, dtype):
+    largest = np.full(shape, jnp.finfo(dtype).max, dtype)
+    check = jax.jit(all_finite)
+    assert check(largest) and check(-largest)
+    for i in range(largest.size):
+        for bad in (np.inf, -np.inf, np.nan):
+            x = largest.copy()
+            x.flat[i] = bad
+            assert not check(x)
 
 
 def test_the_message_says_step_names_and_examples():
