@@ -1,9 +1,12 @@
 import json
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from genjax.errors import UserError
-from genjax.train.parallel import Parallel
+from genjax.train.parallel import Parallel, scan
 
 # The real VAE, at smoke size, trained in several ways one after another; a line of JSON for each.
 LOSSES = """
@@ -91,6 +94,20 @@ def test_accumulation_residence_and_several_steps_a_call_change_nothing(losses):
     assert relative(whole, jit) < 1e-5
     assert relative(whole, parts) < 1e-5
     assert relative({"losses": whole["losses"][2::3]}, called) < 1e-5
+
+
+@pytest.mark.parametrize("length", [1, 3])
+def test_scan_is_lax_scan_without_a_loop_on_cpu(length):
+    def body(carry, x):
+        return {"sum": carry["sum"] + x["a"], "last": x["b"]}, (x["a"] * carry["sum"], x["b"])
+
+    xs = {"a": jnp.arange(1.0, length + 1), "b": jnp.ones((length, 2))}
+    carry = {"sum": jnp.ones(()), "last": jnp.zeros(2)}
+    jax.tree.map(
+        np.testing.assert_array_equal, scan(body, carry, xs), jax.lax.scan(body, carry, xs)
+    )
+    compiled = jax.jit(lambda carry, xs: scan(body, carry, xs)).lower(carry, xs)
+    assert "while" not in compiled.as_text()
 
 
 def test_more_devices_than_there_are():
