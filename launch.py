@@ -3,22 +3,17 @@
 python launch.py [--config=configs/NAME.py[:ARG]] [--workdir=DIR] [--mode=MODE] [--config.KEY=V ...]
 """
 
-import difflib
-import errno
 import os
 import re
 import shlex
 import sys
-import traceback
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 from ml_collections import config_flags
 
+from experiments.command import run_main
 from genjax.errors import UserError
-
-# A full disk, a folder that may not be written to.
-THE_MACHINES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 
 MODES = ("train", "eval", "sample", "export", "prepare")
 
@@ -100,74 +95,5 @@ def main(argv):
         run.prepare(CONFIG.value)
 
 
-def parse_flags(argv):
-    """Parses the command line; whatever is wrong with it, or with the config, becomes one line."""
-    try:
-        rest = flags.FLAGS(argv)
-        CONFIG.value.keys()  # a config file that failed to load says so when it is first used
-        return rest
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(_explain(argv, error)) from error
-
-
-def _explain(argv, error):
-    """One line for a failed flag: the nearest key for a wrong one, else the first cause."""
-    from experiments.config import flatten
-
-    path = flags.FLAGS["config"].value and config_flags.get_config_filename(flags.FLAGS["config"])
-    path = Path((path or str(DEFAULT_CONFIG)).partition(":")[0])
-    if not path.is_file():
-        close = difflib.get_close_matches(str(path), map(str, path.parent.glob("*.py")), n=1)
-        nearest = f"; the nearest is {close[0]}" if close else ""
-        return f"--config: there is no file {path}{nearest}"
-    while error.__cause__ is not None:
-        error = error.__cause__
-    text = " ".join(str(error).split())
-    try:  # once more without the overrides, to know the keys
-        sys.argv = [arg for arg in argv if not arg.startswith("--config.")]
-        flags.FLAGS(sys.argv)
-        known = flatten(CONFIG.value)
-    except Exception:
-        where = "" if isinstance(error, flags.Error) else f"--config: {type(error).__name__}: "
-        return where + text
-    for arg in argv[1:]:
-        key = arg.partition("=")[0].removeprefix("--config.")
-        inner = any(name.startswith(f"{key}.") for name in known)
-        if arg.startswith("--config.") and key not in known and not inner:
-            close = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
-            return f"config.{key} is not a key of this config; the nearest is config.{close[0]}"
-    return text
-
-
-def tell(error):
-    """One line in one write: the messages of several processes may share a file."""
-    sys.stderr.write(f"error: {error}\n")
-
-
-def leave(code):
-    """Ends the process; with several, at once: JAX would first wait for the others."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    if "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized():
-        os._exit(code)
-    sys.exit(code)
-
-
 if __name__ == "__main__":
-    if not any(arg.split("=")[0] in ("--config", "-config") for arg in sys.argv[1:]):
-        sys.argv.insert(1, f"--config={DEFAULT_CONFIG}")
-    try:
-        app.run(main, flags_parser=parse_flags)
-    except UserError as error:
-        tell(error)
-        leave(error.exit_code)
-    except KeyboardInterrupt:
-        leave(130)
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno in THE_MACHINES:
-            tell(error)
-        else:
-            traceback.print_exc()
-        leave(1)
+    run_main(main, DEFAULT_CONFIG)

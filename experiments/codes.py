@@ -7,15 +7,14 @@ the dataset, "train_labels" and "test_labels" [N], "num_codes", K, "codebook", f
 the decoder, so that a prior trained on the file (`configs/vqvae_prior_cifar10.py`) draws images.
 """
 
-import sys
 from pathlib import Path
 
 import jax
 import numpy as np
-from absl import app
 
 import launch
 from experiments import evaluation, run, vqvae
+from experiments.command import run_main
 from genjax import files, rng
 from genjax.data.dataset import eval_batches
 from genjax.errors import UserError
@@ -65,8 +64,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    try:
-        app.run(main, flags_parser=launch.parse_flags)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        launch.leave(error.exit_code)
+    run_main(main, launch.DEFAULT_CONFIG)

@@ -154,6 +154,20 @@ def test_a_mistake_is_one_line_and_exit_code_2_and_compiles_nothing(python, tmp_
     assert not (tmp_path / "w").exists()
 
 
+@pytest.mark.parametrize(
+    "module, args, expected",
+    [
+        ("experiments.bench.floor", ["--config.lr=1"], "config.lr .* nearest is config.optim.lr"),
+        ("experiments.codes", [], "--workdir=DIR"),
+        ("experiments.faults.retention", ["--svaes=3"], "svaes"),
+    ],
+)
+def test_so_it_is_for_the_programs_beside_launch(module, args, expected):
+    command = [sys.executable, "-m", module, *args]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert re.search(expected, one_line(done))
+
+
 def test_what_is_right_does_compile(python, tmp_path):
     little = ["--config.num_train_steps=1", "--config.eval.num_samples=0"]
     little += ["--config.sample_every_steps=0", "--config.eval_every_steps=0"]

@@ -14,7 +14,9 @@ import sys
 import time
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
+
+from experiments.command import run_main
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -104,4 +106,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_main(main)

@@ -12,13 +12,15 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags
+from absl import flags
 from ml_collections import config_flags
 
 from experiments import adain
+from experiments.command import run_main
 from experiments.run import set_up_process
 
-CONFIG = config_flags.DEFINE_config_file("config", "configs/style_adain.py")
+DEFAULT = "configs/style_adain.py"
+CONFIG = config_flags.DEFINE_config_file("config", None, "The run; default: " + DEFAULT)
 SIZES = flags.DEFINE_list("sizes", ["256", "512"], "Sides of content and style, squares.")
 TURNS = flags.DEFINE_integer("turns", 5, "Of each size.", lower_bound=1)
 
@@ -51,4 +53,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_main(main, DEFAULT)

@@ -15,10 +15,11 @@ import json
 import statistics
 
 import jax
-from absl import app, logging
+from absl import logging
 
 from configs import cnn_cifar10
 from experiments.bench.beside_keras import DATA_DIR, EPOCHS, SEED, Keras, Ours
+from experiments.command import run_main
 from experiments.run import Run, set_up_process
 
 
@@ -55,4 +56,4 @@ def main(_):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_main(main)

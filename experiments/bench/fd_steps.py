@@ -9,15 +9,17 @@ python -m experiments.bench.fd_steps --config=configs/diffusion_mnist.py --workd
 import json
 import time
 
-from absl import app, flags
+from absl import flags
 from ml_collections import config_flags
 
+from experiments.command import run_main
 from experiments.denoisers import make_process
 from experiments.evaluation import make_judge, restored
 from experiments.run import Run, set_up_process
 from genjax.diffusion.samplers import SAMPLERS, make_sampler
 
-CONFIG = config_flags.DEFINE_config_file("config", "configs/diffusion_mnist.py")
+DEFAULT = "configs/diffusion_mnist.py"
+CONFIG = config_flags.DEFINE_config_file("config", None, "The run; default: " + DEFAULT)
 WORKDIR = flags.DEFINE_string("workdir", None, "A trained run's.", required=True)
 USED = flags.DEFINE_list("samplers", ["euler", "heun", "dpmpp_2m"], ", ".join(SAMPLERS))
 STEPS = flags.DEFINE_list("steps", ["5", "10", "20", "50"], "Steps of a sampler.")
@@ -43,4 +45,4 @@ def main(_):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_main(main, DEFAULT)

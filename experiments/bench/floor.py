@@ -8,16 +8,18 @@ python -m experiments.bench.floor [--config=configs/vae_mnist.py] [--counts=1000
 
 import json
 
-from absl import app, flags
+from absl import flags
 from ml_collections import config_flags
 
+from experiments.command import run_main
 from experiments.config import validate
 from experiments.judge import COPIES, Judge
 from experiments.run import find_sources, set_up_process
 from genjax.data.dataset import load_dataset
 from genjax.train.parallel import Parallel
 
-CONFIG = config_flags.DEFINE_config_file("config", "configs/vae_mnist.py")
+DEFAULT = "configs/vae_mnist.py"
+CONFIG = config_flags.DEFINE_config_file("config", None, "The run; default: " + DEFAULT)
 COUNTS = flags.DEFINE_list("counts", ["1000", "2000", "5000", "10000"], "How many images.")
 
 
@@ -37,4 +39,4 @@ def main(_):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_main(main, DEFAULT)

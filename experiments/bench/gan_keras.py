@@ -21,10 +21,11 @@ import time
 
 import jax
 import numpy as np
-from absl import app, logging
+from absl import logging
 
 from configs import gan_mnist
 from experiments.bench.beside_keras import DATA_DIR, EPOCHS, SEED, Keras, Ours
+from experiments.command import run_main
 from experiments.evaluation import make_sampler
 from experiments.run import Run, set_up_process
 
@@ -75,4 +76,4 @@ def main(_):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_main(main)

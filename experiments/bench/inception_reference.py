@@ -17,8 +17,9 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from absl import app, flags
+from absl import flags
 
+from experiments.command import run_main
 from genjax.models.inception import InceptionV3
 from genjax.weights.inception import load_inception
 from genjax.weights.read import read_arrays
@@ -82,4 +83,4 @@ def read_weights(folder):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_main(main)

@@ -13,16 +13,18 @@ import time
 from pathlib import Path
 
 import jax
-from absl import app, flags, logging
+from absl import flags, logging
 from ml_collections import config_flags
 
+from experiments.command import run_main
 from experiments.run import Run, set_up_process
 from experiments.training import Place, fit
 from experiments.workdir import open_checkpoints
 from genjax.data.dataset import train_batches
 from genjax.train.signals import StopOnSignal
 
-CONFIG = config_flags.DEFINE_config_file("config", "configs/vae_mnist.py")
+DEFAULT = "configs/vae_mnist.py"
+CONFIG = config_flags.DEFINE_config_file("config", None, "The run; default: " + DEFAULT)
 STEPS = flags.DEFINE_integer("steps", 400, "Steps in each turn.")
 ROUNDS = flags.DEFINE_integer("rounds", 3, "Turns of each kind.")
 
@@ -76,4 +78,4 @@ def main(_):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_main(main, DEFAULT)

@@ -16,11 +16,12 @@ import time
 
 import jax
 import jax.numpy as jnp
-from absl import app, logging
+from absl import logging
 from jax import lax
 
 from configs import pixelcnn_mnist
 from experiments.bench.beside_keras import DATA_DIR, EPOCHS, SEED, Keras, Ours
+from experiments.command import run_main
 from experiments.run import Run, set_up_process
 from genjax import autoregressive
 from genjax.models.pixelcnn import PixelCnn
@@ -106,4 +107,4 @@ def main(_):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_main(main)

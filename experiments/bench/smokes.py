@@ -12,7 +12,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
+
+from experiments.command import run_main
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -42,4 +44,4 @@ def main(_):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_main(main)

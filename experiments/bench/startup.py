@@ -13,7 +13,9 @@ import sys
 import tempfile
 import time
 
-from absl import app, flags
+from absl import flags
+
+from experiments.command import run_main
 
 CONFIG = flags.DEFINE_string("config", "configs/vae_digits.py", "The run to start.")
 
@@ -54,4 +56,4 @@ def main(_):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_main(main)

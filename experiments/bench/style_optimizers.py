@@ -22,13 +22,15 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags
+from absl import flags
 from ml_collections import config_flags
 
+from experiments.command import run_main
 from experiments.run import Run, completed, set_up_process
 from genjax.data.transforms import unit
 
-CONFIG = config_flags.DEFINE_config_file("config", "configs/style_gatys.py")
+DEFAULT = "configs/style_gatys.py"
+CONFIG = config_flags.DEFINE_config_file("config", None, "The run; default: " + DEFAULT)
 ADAM_STEPS = flags.DEFINE_integer("adam_steps", 500, "Whose loss is to be reached.")
 MOST_STEPS = flags.DEFINE_integer("most_steps", 500, "Of L-BFGS, at most.")
 
@@ -104,4 +106,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_main(main, DEFAULT)

@@ -11,11 +11,12 @@ python -m experiments.bench.style_sheet --out=sheet.jpg --workdir=DIR --contents
 
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 from PIL import Image, ImageDraw
 
 from configs import style_adain, style_gatys, style_gatys_v1, style_w2, style_wct
 from experiments import training
+from experiments.command import run_main
 from experiments.run import set_up_process
 from experiments.stylize import result_name
 
@@ -111,4 +112,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_main(main)

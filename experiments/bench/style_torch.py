@@ -20,9 +20,10 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 from configs import style_gatys
+from experiments.command import run_main
 from experiments.run import Run, set_up_process
 from experiments.style_transfer import complete
 from genjax.style import pictures
@@ -125,4 +126,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_main(main)

@@ -19,9 +19,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import torch
-from absl import app, flags
+from absl import flags
 
 from experiments.bench.diffusers_reference import UNET
+from experiments.command import run_main
 from experiments.run import set_up_process
 from genjax.weights.unet import from_diffusers
 
@@ -126,4 +127,4 @@ def main(_):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_main(main)

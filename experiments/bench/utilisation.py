@@ -12,13 +12,15 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags
+from absl import flags
 from ml_collections import config_flags
 
+from experiments.command import run_main
 from experiments.run import Run, completed, set_up_process
 from genjax.data.dataset import train_batches
 
-CONFIG = config_flags.DEFINE_config_file("config", "configs/resnet18_cifar10.py")
+DEFAULT = "configs/resnet18_cifar10.py"
+CONFIG = config_flags.DEFINE_config_file("config", None, "The run; default: " + DEFAULT)
 STEPS = flags.DEFINE_integer("steps", 50, "Steps that are timed.", lower_bound=1)
 
 
@@ -84,4 +86,4 @@ def main(_):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_main(main, DEFAULT)

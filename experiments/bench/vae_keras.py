@@ -21,14 +21,16 @@ import time
 
 import jax
 import numpy as np
-from absl import app, logging
+from absl import logging
 from ml_collections import config_flags
 
 from experiments.bench.beside_keras import DATA_DIR, EPOCHS, SEED, Keras, Ours
+from experiments.command import run_main
 from experiments.evaluation import make_sampler
 from experiments.run import Run, set_up_process
 
-CONFIG = config_flags.DEFINE_config_file("config", "configs/vae_mnist.py")
+DEFAULT = "configs/vae_mnist.py"
+CONFIG = config_flags.DEFINE_config_file("config", None, "The run; default: " + DEFAULT)
 NUM_DRAWN = 25
 
 
@@ -99,4 +101,4 @@ def main(_):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_main(main, DEFAULT)

@@ -12,8 +12,9 @@ import tempfile
 from pathlib import Path
 
 import jax
-from absl import app, flags, logging
+from absl import flags, logging
 
+from experiments.command import run_main
 from experiments.faults import harness
 from experiments.run import Run
 from genjax.errors import RunError
@@ -126,4 +127,4 @@ def main(_):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_main(main)

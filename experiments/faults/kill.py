@@ -11,8 +11,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from absl import app, flags, logging
+from absl import flags, logging
 
+from experiments.command import run_main
 from experiments.faults import harness, victim
 from genjax.train.logs import read_metrics
 
@@ -123,4 +124,4 @@ def main(_):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_main(main)

@@ -13,8 +13,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from absl import app, flags, logging
+from absl import flags, logging
 
+from experiments.command import run_main
 from experiments.faults import harness
 from genjax.train.logs import read_metrics
 
@@ -218,4 +219,4 @@ def main(_):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_main(main)

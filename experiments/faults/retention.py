@@ -19,8 +19,9 @@ import time
 from pathlib import Path
 
 import jax.numpy as jnp
-from absl import app, flags, logging
+from absl import flags, logging
 
+from experiments.command import run_main
 from experiments.faults import harness
 from genjax.errors import UserError
 from genjax.train.checkpoint import Checkpoints
@@ -108,4 +109,4 @@ def main(_):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_main(main)

@@ -18,8 +18,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 
+from experiments.command import run_main
 from experiments.faults import harness
 
 MINUTES = flags.DEFINE_float("minutes", 60, "How long to watch.")
@@ -127,4 +128,4 @@ def main(_):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_main(main)
