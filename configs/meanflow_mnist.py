@@ -1,9 +1,12 @@
 """One-step digits: a mean flow on MNIST, the network of `diffusion_mnist`.
 
 Command   python launch.py --config=configs/meanflow_mnist.py
-Hardware  still to be measured
-Time      still to be measured
-Number    still to be measured
+Hardware  2 CPU cores (AMD EPYC), JAX 0.12.0, Python 3.12
+Time      about 20 min for 1,000 steps, 53 images/s
+Number    after 1,000 of the 2,000 steps, with --config.eval.num_samples=1000:
+          eval/fd_cnn_mnist_6d53cf07_1k 92.9 in one step, precision 0.95, recall 0.19: digits of
+          their class, blurred; 14.1 in 50 steps (--config.sample.num_steps=50), precision 0.82,
+          recall 0.78, sharp (`diffusion_mnist`, 800 steps: 19.1; test images: 3.9); seed 0
 Paper     Geng et al. 2025, https://arxiv.org/abs/2505.13447
 """
 
