@@ -4,10 +4,15 @@ There the generator ends at 40x40 and the discriminator takes 64x64. Here they m
 need DiffAugment, and R1 keeps the long run stable.
 
 Command   python launch.py --config=configs/dcgan64.py --config.data.name=folder:/path
-Hardware  2 CPU cores (AMD EPYC), JAX 0.10.2, Python 3.11
-Time      still to be measured: a step at full width takes seconds on 2 cores
+Hardware  2 CPU cores (AMD EPYC), JAX 0.12.0, Python 3.12
+Time      half of both widths (--config.model.generator_features="(256,128,64,32)"
+          --config.model.discriminator_features="(32,64,128)"): 15 min for 1,500 steps, 111
+          images/s, beside other work; the rest is for an accelerator
 Number    none: no feature net for such pictures is pinned here but Inception
-          (--config.eval.net=inception --config.eval.num_samples=2000)
+          (--config.eval.net=inception --config.eval.num_samples=2000). Half of both widths on
+          1,000 photographs of flowers, seed 0: from step 200 to 2,000 the discriminator's loss
+          stays between 1.24 and 1.55, no collapse; the grid has the colours and coarse light and
+          dark of flowers in grass over a pattern 8 pixels wide, but nobody would say flowers yet
 Paper     Radford et al. 2016, https://arxiv.org/abs/1511.06434; Zhao et al. 2020,
           https://arxiv.org/abs/2006.10738
 """
