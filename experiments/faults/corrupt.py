@@ -77,20 +77,24 @@ def outcome(folder, template, right):
     return "fell back and said so" if told and step == STEPS[-2] else "fell back in silence"
 
 
-def trials(whole, template, right, bits, seed):
-    """Yields (fault, outcome) for every file of the newest checkpoint and every fault."""
+def trials(whole, template, right, bits, seed, every=1):
+    """Yields (fault, outcome) for every file of the newest checkpoint and every fault.
+
+    `bits` are flipped in each file; with `every` above 1, only each so-many-th fault is tried.
+    """
     chance = random.Random(seed)
     names = sorted(p.relative_to(whole) for p in (whole / str(STEPS[-1])).rglob("*") if p.is_file())
+    faults = []
     for name in names:
         for fault, damage in FAULTS.items():
-            for _ in range(bits if damage is flip else 1):
-                if damage is not delete and not (whole / name).stat().st_size:
-                    continue  # nothing in it to damage
-                with tempfile.TemporaryDirectory() as copy:
-                    folder = Path(copy) / "checkpoints"
-                    shutil.copytree(whole, folder)
-                    damage(folder / name, chance)
-                    yield fault, outcome(folder, template, right)
+            if damage is delete or (whole / name).stat().st_size:  # else nothing to damage
+                faults += [(name, fault, damage)] * (bits if damage is flip else 1)
+    for name, fault, damage in faults[::every]:
+        with tempfile.TemporaryDirectory() as copy:
+            folder = Path(copy) / "checkpoints"
+            shutil.copytree(whole, folder)
+            damage(folder / name, chance)
+            yield fault, outcome(folder, template, right)
 
 
 def all_bad(whole, template):
