@@ -4,14 +4,13 @@ python launch.py --config=... --workdir=DIR --mode=sample --config.sample.num=16
 python -m experiments.bench.families_sheet --out=sheet.png 'caption=DIR/samples/NAME.npz' ...
 """
 
-from pathlib import Path
-
 import numpy as np
 from absl import flags
 from PIL import Image, ImageDraw
 
 from experiments.command import run_main
 from genjax import plots
+from genjax.data.npz import npz_source
 from genjax.errors import UserError
 
 OUT = flags.DEFINE_string("out", None, "The sheet, a PNG.", required=True)
@@ -25,10 +24,8 @@ def main(argv):
         raise UserError("no rows; each is 'caption=FILE.npz'")
     strips = []
     for caption, _, path in rows:
-        if not Path(path).is_file():
-            raise UserError(f"'{caption}={path}': there is no such file; --mode=sample writes it")
-        with np.load(path, allow_pickle=False) as arrays:
-            picture = plots.grid(arrays["images"][: COLUMNS.value], COLUMNS.value)
+        images = npz_source(path, "all").images[: COLUMNS.value]
+        picture = plots.grid(images, COLUMNS.value)
         strips.append((caption, Image.fromarray(np.repeat(picture, 3 // picture.shape[-1], -1))))
     width = max(strip.width for _, strip in strips)
     sheet = Image.new("RGB", (width, sum(strip.height + LINE for _, strip in strips)), "white")
