@@ -12,31 +12,20 @@ Paper     Jordan 2024, https://arxiv.org/abs/2404.00498;
           Jordan et al. 2024, https://kellerjordan.github.io/posts/muon
 """
 
-from experiments.config import apply_arg, base_config
+from configs.presets import on_cifar10, train_for, variants
+from experiments.classifier.classifier import NETWORKS, default_config
 
 
-def get_config(arg=""):
-    config = base_config()
-    config.experiment = "classifier"
-    config.batch_size = 2_000
-    config.num_train_steps = 200  # 8 epochs
-    config.log_every_steps = 25
-    config.eval_every_steps = config.checkpoint_every_steps = 0
-    config.sample_every_steps = 0
+@variants
+def get_config():
+    config = on_cifar10(default_config(), flip="alternating", num_samples=0)
+    train_for(config, 200, batch_size=2_000, log=25, every=0)  # 8 epochs
     config.compute_dtype = "bfloat16"
-    config.optim.name = "airbench"
-    config.optim.lr = 0.24
-    config.optim.momentum = 0.6
-    config.optim.weight_decay = 4e-3
-    config.optim.schedule = "linear"
-    config.data.name = "cifar10"
-    config.data.image_shape = (32, 32, 3)
-    config.data.pixels = "unit"
-    config.data.flip = "alternating"
-    config.data.crop_padding = 2
-    config.data.on_device = True
-    config.model = {"name": "airbench", "features": (64, 256, 256)}
-    config.objective = {"label_smoothing": 0.2}
-    config.eval.views = "multi_crop"
-    config.eval.batch_size = 2_000
-    return apply_arg(config, arg, {"model.features": (24, 24, 24)})
+    config.optim.update(
+        name="airbench", lr=0.24, momentum=0.6, weight_decay=4e-3, schedule="linear"
+    )
+    config.data.update(crop_padding=2, on_device=True)
+    config.model = NETWORKS.select("airbench")
+    config.objective.label_smoothing = 0.2
+    config.eval.update(views="multi_crop", batch_size=2_000)
+    return config

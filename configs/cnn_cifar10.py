@@ -12,28 +12,13 @@ Number    eval/accuracy 0.720, eval/nll_nats 0.890, calibration error 0.070, see
 Paper     LeCun et al. 1998, Gradient-based learning applied to document recognition
 """
 
-from experiments.config import apply_arg, base_config
+from configs.presets import on_cifar10, train_for, variants
+from experiments.classifier.classifier import NETWORKS, default_config
 
 
-def get_config(arg=""):
-    config = base_config()
-    config.experiment = "classifier"
-    config.batch_size = 32
-    config.num_train_steps = 15_625  # 10 epochs
-    config.log_every_steps = 125
-    config.eval_every_steps = config.checkpoint_every_steps = 3_125
-    config.sample_every_steps = 0
-    config.data.name = "cifar10"
-    config.data.image_shape = (32, 32, 3)
-    config.data.pixels = "unit"
-    config.model = {
-        "name": "cnn",
-        "features": (32, 64, 64),
-        "num_pools": 2,
-        "padding": "VALID",
-        "hidden": 64,
-        "dropout": 0.0,
-    }
-    config.objective = {"label_smoothing": 0.0}
-    config.eval.views = "one"
-    return apply_arg(config, arg, {"model.features": (4, 8, 8), "model.hidden": 16})
+@variants
+def get_config():
+    config = on_cifar10(default_config(), flip="none", num_samples=0)
+    train_for(config, 15_625, batch_size=32, log=125, every=3_125, sample=0)  # 10 epochs
+    config.model = NETWORKS.select("cnn")
+    return config

@@ -9,7 +9,12 @@ Paper     LeCun et al. 1998, Gradient-based learning applied to document recogni
 """
 
 from configs import cnn_mnist
+from configs.presets import variants
 
 
-def get_config(arg=""):
-    return cnn_mnist.get_config(arg, "digits")
+@variants
+def get_config():
+    config = cnn_mnist.get_config()
+    config.data.name = "digits"
+    config.num_train_steps = 1_000
+    return config

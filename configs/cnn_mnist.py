@@ -9,29 +9,16 @@ Number    eval/accuracy 0.9928, eval/nll_nats 0.0224, calibration error 0.0027, 
 Paper     LeCun et al. 1998, Gradient-based learning applied to document recognition
 """
 
-from experiments.config import apply_arg, base_config
+from configs.presets import on_mnist, train_for, variants
+from experiments.classifier.classifier import NETWORKS, default_config
 
 
-def get_config(arg="", name="mnist"):
-    config = base_config()
-    config.experiment = "classifier"
-    config.batch_size = 128
-    config.num_train_steps = 1_000 if name == "digits" else 4_688  # 10 epochs of 60,000
-    config.log_every_steps = 100
-    config.eval_every_steps = config.checkpoint_every_steps = 469
-    config.sample_every_steps = 0
-    config.optim.lr = 1e-3
+@variants
+def get_config():
+    config = on_mnist(default_config(), num_samples=0)
+    train_for(config, 4_688, batch_size=128, log=100, every=469, sample=0)  # 10 epochs
     config.optim.schedule = "cosine"
-    config.data.name = name
-    config.data.pixels = "unit"
-    config.model = {
-        "name": "cnn",
-        "features": (32, 64),
-        "num_pools": 2,
-        "padding": "SAME",
-        "hidden": 128,
-        "dropout": 0.5,
-    }
-    config.objective = {"label_smoothing": 0.0}
-    config.eval.views = "one"
-    return apply_arg(config, arg, {"model.features": (4, 8), "model.hidden": 16})
+    config.model = NETWORKS.select(
+        "cnn", features=(32, 64), padding="SAME", hidden=128, dropout=0.5
+    )
+    return config

@@ -14,36 +14,18 @@ Paper     Geng et al. 2024, https://arxiv.org/abs/2406.14548
 """
 
 from configs import edm_cifar10
-from experiments.config import apply_arg, base_config
-from experiments.one_step import add_fields
+from configs.presets import on_cifar10, train_for, variants
+from experiments.diffusion.one_step import PROCESSES, default_config
 
 
-def get_config(arg=""):
-    config = base_config()
-    add_fields(config)
-    config.batch_size = 128
-    config.num_train_steps = 20_000
-    config.log_every_steps = 100
-    config.eval_every_steps = config.sample_every_steps = config.checkpoint_every_steps = 5000
-    config.optim.lr = 1e-4
-    config.optim.warmup_steps = 1000  # Adam with a warm-up, where the paper has RAdam
+@variants
+def get_config():
+    config = on_cifar10(default_config())
+    train_for(config, 20_000, batch_size=128, log=100, every=5000)
+    config.optim.update(lr=1e-4, warmup_steps=1000)  # Adam with a warm-up; the paper has RAdam
     config.ema.decay = 0.9999
-    config.data.name = "cifar10"
-    config.eval.num_samples = 10_000
-    config.eval.net = "cnn_cifar10"
-    config.data.image_shape = (32, 32, 3)
-    config.data.flip = "random"
-    config.process = {"name": "edm"}
-    config.model = edm_cifar10.get_config().model
-    config.model.dropout = 0.2
-    config.objective.name = "consistency"
-    config.objective.time_mean, config.objective.time_std = -1.1, 2.0
-    config.sample.num_steps, config.sample.schedule = 2, "karras"
-    smoke = {
-        "model.channels": 8,
-        "model.multipliers": (1,),
-        "model.attention": (),
-        "model.num_blocks": 1,
-        "optim.warmup_steps": 2,
-    }
-    return apply_arg(config, arg, smoke)
+    config.process = PROCESSES.select("edm")
+    config.model = {**edm_cifar10.get_config().model.to_dict(), "dropout": 0.2}
+    config.objective.update(name="consistency", time_mean=-1.1, time_std=2.0)
+    config.sample.update(num_steps=2, schedule="karras")
+    return config

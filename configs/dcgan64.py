@@ -17,33 +17,22 @@ Paper     Radford et al. 2016, https://arxiv.org/abs/1511.06434; Zhao et al. 202
           https://arxiv.org/abs/2006.10738
 """
 
-from experiments.config import apply_arg
-from experiments.gan import gan_config
+from configs.presets import train_for, variants
+from experiments.gan.gan import default_config
 
 
-def get_config(arg=""):
-    config = gan_config()
-    config.batch_size = 64
-    config.num_train_steps = 20_000
-    config.log_every_steps = 50
-    config.eval_every_steps = config.sample_every_steps = config.checkpoint_every_steps = 1000
-    config.data.name = "folder:/path"
-    config.data.image_shape = (64, 64, 3)
-    config.data.flip = "random"
-    config.model.name = "dcgan"
-    config.model.generator_features = (512, 256, 128, 64)
-    config.model.discriminator_features = (64, 128, 256)
-    config.model.norm_momentum = 0.9
-    config.objective.r1 = 0.1
-    config.objective.penalty_interval = 16
+@variants
+def get_config():
+    config = train_for(default_config(), 20_000, batch_size=64, log=50, every=1000)
+    config.data.update(name="folder:/path", image_shape=(64, 64, 3), flip="random")
+    config.model.update(
+        name="dcgan",
+        generator_features=(512, 256, 128, 64),
+        discriminator_features=(64, 128, 256),
+        norm_momentum=0.9,
+    )
+    config.objective.update(r1=0.1, penalty_interval=16)
     config.augment.name = "diffaugment"
     config.ema.decay = 0.998
     config.eval.standing_samples = 500
-    smoke = {
-        "data.image_shape": (64, 64, 1),
-        "model.generator_features": (8, 4),
-        "model.discriminator_features": (4, 8),
-        "objective.penalty_interval": 4,
-        "eval.standing_samples": 16,
-    }
-    return apply_arg(config, arg, smoke)
+    return config

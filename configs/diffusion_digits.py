@@ -9,43 +9,20 @@ Number    of 1,200 steps still to be measured; with 500, eval/loss 0.476 and eva
 Paper     Karras et al. 2022, https://arxiv.org/abs/2206.00364
 """
 
-from experiments.config import apply_arg, base_config
-from experiments.diffusion import add_fields
+from configs.presets import train_for, variants
+from experiments.diffusion.diffusion import NETWORKS, default_config
 
 
-def get_config(arg=""):
-    config = base_config()
-    add_fields(config)
-    config.batch_size = 64
-    config.num_train_steps = 1200
-    config.eval_every_steps = config.sample_every_steps = config.checkpoint_every_steps = 600
-    config.optim.lr = 2e-3
-    config.optim.warmup_steps = 100
-    config.optim.schedule = "cosine"
-    config.optim.clip_norm = 1.0
+@variants
+def get_config():
+    config = train_for(default_config(), 1200, batch_size=64, log=50, every=600)
+    config.optim.update(lr=2e-3, warmup_steps=100, schedule="cosine", clip_norm=1.0)
     config.ema.decay = 0.995
-    config.data.name = "digits"
-    config.data.image_shape = (8, 8, 1)
-    config.model = {
-        "name": "unet",
-        "conditional": True,
-        "channels": 32,
-        "multipliers": (1, 2),
-        "num_blocks": 1,
-        "attention": (4,),
-        "variant": "ddpmpp",
-        "dropout": 0.1,
-        "patch_size": 1,
-        "remat": False,
-    }
+    config.data.update(name="digits", image_shape=(8, 8, 1))
+    config.model = NETWORKS.select(
+        "unet", conditional=True, channels=32, attention=(4,), dropout=0.1
+    )
     config.objective.label_dropout = 0.1
     config.sample.guidance = 1.5
     config.eval.vlb_draws = 4
-    smoke = {
-        "model.channels": 8,
-        "model.multipliers": (1,),
-        "model.attention": (),
-        "sample.num_steps": 4,
-        "optim.warmup_steps": 2,
-    }
-    return apply_arg(config, arg, smoke)
+    return config

@@ -1,6 +1,6 @@
 """Flow matching on MNIST with a small U-Net of the tutorial's channels (64, 128).
 
-The tutorial's "diffusion" is an autoencoder that is trained without noise and told no time. This is
+The tutorial's "diffusion" is an autoencoder that is trained without noise and gets no time. This is
 the real thing: a straight path from noise to image, time, skips, classes. The first stage works at
 14x14, on squares of 2x2 pixels, which is what makes it train on a CPU.
 
@@ -14,49 +14,24 @@ Number    with --config.eval.num_samples=1000: eval/fd_cnn_mnist_6d53cf07_1k 19.
 Paper     Lipman et al. 2023, https://arxiv.org/abs/2210.02747
 """
 
-from experiments.config import apply_arg, base_config
-from experiments.diffusion import add_fields
+from configs.presets import on_mnist, train_for, variants
+from experiments.diffusion.diffusion import NETWORKS, PROCESSES, default_config
 
 
-def get_config(arg=""):
-    config = base_config()
-    add_fields(config)
-    config.batch_size = 64
-    config.num_train_steps = 800
-    config.eval_every_steps = config.sample_every_steps = config.checkpoint_every_steps = 400
-    config.optim.lr = 2e-3
-    config.optim.warmup_steps = 50
-    config.optim.schedule = "cosine"
-    config.optim.clip_norm = 1.0
+@variants
+def get_config():
+    config = on_mnist(default_config(), num_samples=2_000)
+    train_for(config, 800, batch_size=64, log=50, every=400)
+    config.optim.update(lr=2e-3, warmup_steps=50, schedule="cosine", clip_norm=1.0)
     config.ema.decay = 0.99
-    config.data.name = "mnist"
-    config.eval.num_samples = 2_000
-    config.data.image_shape = (28, 28, 1)
-    config.process = {"name": "flow"}
-    config.model = {
-        "name": "unet",
-        "conditional": True,
-        "channels": 64,
-        "multipliers": (1, 2),
-        "num_blocks": 1,
-        "attention": (7,),
-        "variant": "ddpmpp",
-        "dropout": 0.0,
-        "patch_size": 2,
-        "remat": False,
-    }
-    config.objective.target = "velocity"
-    config.objective.time_sampling = "logit_normal"
-    config.objective.time_mean, config.objective.time_std = 0.0, 1.0
-    config.objective.label_dropout = 0.1
-    config.sample.sampler, config.sample.schedule = "heun", "linear"
-    config.sample.num_steps = 20
-    config.sample.guidance = 2.0
-    smoke = {
-        "model.channels": 8,
-        "model.multipliers": (1,),
-        "model.attention": (),
-        "sample.num_steps": 4,
-        "optim.warmup_steps": 2,
-    }
-    return apply_arg(config, arg, smoke)
+    config.process = PROCESSES.select("flow")
+    config.model = NETWORKS.select("unet", conditional=True, attention=(7,), patch_size=2)
+    config.objective.update(
+        target="velocity",
+        time_sampling="logit_normal",
+        time_mean=0.0,
+        time_std=1.0,
+        label_dropout=0.1,
+    )
+    config.sample.update(schedule="linear", num_steps=20, guidance=2.0)
+    return config

@@ -11,46 +11,25 @@ Number    still to be measured; the paper has FID 1.79 after 200 million images
 Paper     Karras et al. 2022, https://arxiv.org/abs/2206.00364
 """
 
-from experiments.config import apply_arg, base_config
-from experiments.diffusion import add_fields
+from configs.presets import on_cifar10, train_for, variants
+from experiments.diffusion.diffusion import NETWORKS, default_config
 
 
-def get_config(arg=""):
-    config = base_config()
-    add_fields(config)
-    config.batch_size = 512
-    config.num_train_steps = 10_000
-    config.log_every_steps = 100
-    config.eval_every_steps = config.sample_every_steps = config.checkpoint_every_steps = 2500
-    config.optim.lr = 1e-3
-    config.optim.warmup_steps = 1000
-    config.optim.clip_norm = 1.0
+@variants
+def get_config():
+    config = on_cifar10(default_config())
+    train_for(config, 10_000, batch_size=512, log=100, every=2500)
+    config.optim.update(lr=1e-3, warmup_steps=1000, clip_norm=1.0)
     config.ema.half_life_images = 250_000.0
-    config.data.name = "cifar10"
-    config.eval.num_samples = 10_000
-    config.eval.net = "cnn_cifar10"
-    config.data.image_shape = (32, 32, 3)
-    config.data.flip = "random"
-    config.model = {
-        "name": "unet",
-        "conditional": True,
-        "channels": 128,
-        "multipliers": (1, 2, 2),
-        "num_blocks": 3,
-        "attention": (16,),
-        "variant": "ddpmpp",
-        "dropout": 0.13,
-        "classes_first": True,
-        "patch_size": 1,
-        "remat": False,
-    }
+    config.model = NETWORKS.select(
+        "unet",
+        conditional=True,
+        channels=128,
+        multipliers=(1, 2, 2),
+        num_blocks=3,
+        attention=(16,),
+        dropout=0.13,
+        classes_first=True,
+    )
     config.objective.label_dropout = 0.1
-    smoke = {
-        "model.channels": 8,
-        "model.multipliers": (1,),
-        "model.attention": (),
-        "model.num_blocks": 1,
-        "sample.num_steps": 4,
-        "optim.warmup_steps": 2,
-    }
-    return apply_arg(config, arg, smoke)
+    return config

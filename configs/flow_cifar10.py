@@ -7,49 +7,27 @@ Number    still to be measured
 Paper     Lipman et al. 2023, https://arxiv.org/abs/2210.02747
 """
 
-from experiments.config import apply_arg, base_config
-from experiments.diffusion import add_fields
+from configs.presets import on_cifar10, train_for, variants
+from experiments.diffusion.diffusion import NETWORKS, PROCESSES, default_config
 
 
-def get_config(arg=""):
-    config = base_config()
-    add_fields(config)
-    config.batch_size = 256
-    config.num_train_steps = 20_000
-    config.log_every_steps = 100
-    config.eval_every_steps = config.sample_every_steps = config.checkpoint_every_steps = 5000
-    config.optim.lr = 5e-4
-    config.optim.warmup_steps = 1000
-    config.optim.clip_norm = 1.0
+@variants
+def get_config():
+    config = on_cifar10(default_config())
+    train_for(config, 20_000, batch_size=256, log=100, every=5000)
+    config.optim.update(lr=5e-4, warmup_steps=1000, clip_norm=1.0)
     config.ema.decay = 0.9995
-    config.data.name = "cifar10"
-    config.eval.num_samples = 10_000
-    config.eval.net = "cnn_cifar10"
-    config.data.image_shape = (32, 32, 3)
-    config.data.flip = "random"
-    config.process = {"name": "flow"}
-    config.model = {
-        "name": "unet",
-        "conditional": False,
-        "channels": 128,
-        "multipliers": (1, 2, 2),
-        "num_blocks": 2,
-        "attention": (16,),
-        "variant": "ddpmpp",
-        "dropout": 0.1,
-        "patch_size": 1,
-        "remat": False,
-    }
-    config.objective.target = "velocity"
-    config.objective.time_sampling = "logit_normal"
-    config.objective.time_mean, config.objective.time_std = 0.0, 1.0
-    config.sample.schedule, config.sample.num_steps = "linear", 25
-    smoke = {
-        "model.channels": 8,
-        "model.multipliers": (1,),
-        "model.attention": (),
-        "model.num_blocks": 1,
-        "sample.num_steps": 4,
-        "optim.warmup_steps": 2,
-    }
-    return apply_arg(config, arg, smoke)
+    config.process = PROCESSES.select("flow")
+    config.model = NETWORKS.select(
+        "unet",
+        channels=128,
+        multipliers=(1, 2, 2),
+        num_blocks=2,
+        attention=(16,),
+        dropout=0.1,
+    )
+    config.objective.update(
+        target="velocity", time_sampling="logit_normal", time_mean=0.0, time_std=1.0
+    )
+    config.sample.update(schedule="linear", num_steps=25)
+    return config

@@ -9,26 +9,21 @@ Number    eval/fd_cnn_digits_a1b86650_1k 15.6 (1,066, 216, 19.0 after 1,000, 2,0
 Paper     Goodfellow et al. 2014, https://arxiv.org/abs/1406.2661
 """
 
-from experiments.config import apply_arg
-from experiments.gan import gan_config
+from configs.presets import train_for, variants
+from experiments.gan.gan import default_config
 
 
-def get_config(arg=""):
-    config = gan_config()
-    config.batch_size = 64
-    config.num_train_steps = 4000
-    config.log_every_steps = 100
-    config.eval_every_steps = config.sample_every_steps = config.checkpoint_every_steps = 1000
-    config.data.image_shape = (28, 28, 1)
-    config.model.latent_dim = 32
-    config.model.conditional = True
-    config.model.generator_features = (128, 256)
-    config.model.discriminator_features = (256, 128)
-    config.objective.loss = "relativistic"
-    config.objective.r1 = config.objective.r2 = 1.0
+@variants
+def get_config():
+    config = train_for(default_config(), 4000, batch_size=64, log=100, every=1000)
+    config.data.update(name="digits", image_shape=(28, 28, 1))
+    config.model.update(
+        latent_dim=32,
+        conditional=True,
+        generator_features=(128, 256),
+        discriminator_features=(256, 128),
+    )
+    config.objective.update(loss="relativistic", r1=1.0, r2=1.0)
     config.ema.decay = 0.995
-    config.eval.standing_samples = 500
-    config.eval.num_samples = 1_000
-    config.eval.num_samples_in_loop = 1_000
-    smoke = {"model.generator_features": (16, 16), "model.discriminator_features": (16, 16)}
-    return apply_arg(config, arg, smoke)
+    config.eval.update(standing_samples=500, num_samples=1_000, num_samples_in_loop=1_000)
+    return config

@@ -1,7 +1,7 @@
 """The tutorial's GAN of dense layers on MNIST, with its own settings.
 
-As it was meant: both players see images of batch statistics (in the tutorial the discriminator sees
-those of running averages, the generator trains on others), in one compiled step.
+As it was meant: both networks see images of batch statistics (in the tutorial the discriminator
+sees those of running averages, the generator trains on others), in one compiled step.
 
 Command   python launch.py --mode=prepare --config.data.name=mnist   (once)
           python launch.py --config=configs/gan_mnist.py
@@ -14,23 +14,15 @@ Number    eval/fd_cnn_mnist_6d53cf07_10k 33.2, precision 0.795, recall 0.481, co
 Paper     Goodfellow et al. 2014, https://arxiv.org/abs/1406.2661
 """
 
-from experiments.config import apply_arg
-from experiments.gan import gan_config
+from configs.presets import on_mnist, train_for, variants
+from experiments.gan.gan import default_config
 
 
-def get_config(arg=""):
-    config = gan_config()
-    config.batch_size = 64
-    config.num_train_steps = 15_000  # 16 epochs
-    config.log_every_steps = 100
-    config.eval_every_steps = config.sample_every_steps = config.checkpoint_every_steps = 3000
-    config.data.name = "mnist"
-    config.eval.num_samples = config.eval.num_samples_in_loop = 10_000
+@variants
+def get_config():
+    config = on_mnist(default_config())
+    train_for(config, 15_000, batch_size=64, log=100, every=3000)  # 16 epochs
+    config.eval.num_samples_in_loop = 10_000
     config.sample.batch_size = 500
     config.checkpoint.best_metric = "eval/fd_cnn_mnist_6d53cf07_10k"
-    smoke = {
-        "model.generator_features": (16, 32),
-        "model.discriminator_features": (32, 16),
-        "checkpoint.best_metric": "",
-    }
-    return apply_arg(config, arg, smoke)
+    return config

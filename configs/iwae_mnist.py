@@ -16,35 +16,22 @@ Number    the beginning of the curve, as a run of 4,000 steps (--config.num_trai
 Paper     Burda, Grosse & Salakhutdinov 2016, https://arxiv.org/abs/1509.00519
 """
 
-from experiments.config import apply_arg
-from experiments.vae import vae_config
+from configs.presets import on_mnist, train_for, variants
+from experiments.vae.vae import default_config
 
 
-def get_config(arg=""):
-    config = vae_config()
-    config.batch_size = 100
-    config.num_train_steps = 360_000  # 600 epochs
-    config.log_every_steps = 500
-    config.eval_every_steps = config.checkpoint_every_steps = 10_000
-    config.sample_every_steps = 50_000
-    config.optim.lr = 1e-3
-    config.optim.schedule = "cosine"
-    config.optim.eps = 1e-4  # the paper's
-    config.data.name = "mnist"
-    config.eval.num_samples = 10_000
-    config.data.pixels = "binarized_dynamic"
-    config.model.name = "mlp"
-    config.model.activation = "tanh"
-    config.model.latent_dim = 50
-    config.model.encoder_features = config.model.decoder_features = (200, 200)
-    config.objective.name = "iwae"
-    config.objective.num_samples = 50
+@variants
+def get_config():
+    config = on_mnist(default_config(), binarized=True)
+    train_for(config, 360_000, batch_size=100, log=500, every=10_000, sample=50_000)  # 600 epochs
+    config.optim.update(schedule="cosine", eps=1e-4)  # the paper's eps
+    config.model.update(
+        name="mlp",
+        activation="tanh",
+        latent_dim=50,
+        encoder_features=(200, 200),
+        decoder_features=(200, 200),
+    )
+    config.objective.update(name="iwae", num_samples=50)
     config.eval.importance_samples = 50
-    smoke = {
-        "model.encoder_features": (8, 8),
-        "model.decoder_features": (8, 8),
-        "objective.num_samples": 4,
-        "eval.importance_samples": 4,
-        "eval.importance_chunk": 2,
-    }
-    return apply_arg(config, arg, smoke)
+    return config

@@ -10,39 +10,16 @@ Number    after 1,000 of the 2,000 steps, with --config.eval.num_samples=1000:
 Paper     Geng et al. 2025, https://arxiv.org/abs/2505.13447
 """
 
-from experiments.config import apply_arg, base_config
-from experiments.one_step import add_fields
+from configs import diffusion_mnist
+from configs.presets import on_mnist, train_for, variants
+from experiments.diffusion.one_step import default_config
 
 
-def get_config(arg=""):
-    config = base_config()
-    add_fields(config)
-    config.batch_size = 64
-    config.num_train_steps = 2000
-    config.eval_every_steps = config.sample_every_steps = config.checkpoint_every_steps = 500
-    config.optim.lr = 1e-3
-    config.optim.warmup_steps = 50
-    config.optim.clip_norm = 1.0
+@variants
+def get_config():
+    config = on_mnist(default_config())
+    train_for(config, 2000, batch_size=64, log=50, every=500)
+    config.optim.update(lr=1e-3, warmup_steps=50, clip_norm=1.0)
     config.ema.decay = 0.99
-    config.data.name = "mnist"
-    config.eval.num_samples = 10_000
-    config.data.image_shape = (28, 28, 1)
-    config.model = {
-        "name": "unet",
-        "conditional": True,
-        "channels": 64,
-        "multipliers": (1, 2),
-        "num_blocks": 1,
-        "attention": (7,),
-        "variant": "ddpmpp",
-        "dropout": 0.0,
-        "patch_size": 2,
-        "remat": False,
-    }
-    smoke = {
-        "model.channels": 8,
-        "model.multipliers": (1,),
-        "model.attention": (),
-        "optim.warmup_steps": 2,
-    }
-    return apply_arg(config, arg, smoke)
+    config.model = diffusion_mnist.get_config().model.to_dict()
+    return config

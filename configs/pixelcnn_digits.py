@@ -10,34 +10,17 @@ Number    eval/nll_nats 257.7 (0.474 bits/dim), seed 0, 1,000 steps, 8,241 param
 Paper     van den Oord et al. 2016, https://arxiv.org/abs/1601.06759
 """
 
-from experiments.config import apply_arg, base_config
+from configs.presets import train_for, variants
+from experiments.autoregressive.autoregressive import NETWORKS, default_config
 
 
-def get_config(arg=""):
-    config = base_config()
-    config.experiment = "autoregressive"
-    config.batch_size = 64
-    config.num_train_steps = 1000
-    config.optim.lr = 2e-3
-    config.optim.schedule = "cosine"
-    config.data.name = "digits"
+@variants
+def get_config():
+    config = train_for(default_config(), 1000, batch_size=64, log=50, every=500)
+    config.optim.update(lr=2e-3, schedule="cosine")
+    config.data.update(name="digits", pixels="binarized_dynamic")
+    config.model = NETWORKS.select("pixelcnn", features=16, num_layers=5, residual=True)
+    config.objective.head = "bernoulli"
     config.eval.num_samples = 1_000
-    config.data.pixels = "binarized_dynamic"
     config.sample.num = 16
-    config.model = {
-        "name": "pixelcnn",
-        "class_conditional": False,
-        "features": 16,
-        "num_layers": 5,
-        "first_kernel": 7,
-        "kernel": 3,
-        "residual": True,
-    }
-    config.objective = {"head": "bernoulli", "components": 10}
-    # Divides the logits.
-    config.sample.temperature = 1.0
-    smoke = {
-        "model.features": 6,
-        "model.num_layers": 1,
-    }
-    return apply_arg(config, arg, smoke)
+    return config

@@ -14,36 +14,15 @@ Number    2,000 steps (--config.num_train_steps=2000): eval/nll_nats 94.02, the 
 Paper     van den Oord et al. 2016, https://arxiv.org/abs/1601.06759
 """
 
-from experiments.config import apply_arg, base_config
+from configs.presets import on_mnist, train_for, variants
+from experiments.autoregressive.autoregressive import NETWORKS, default_config
 
 
-def get_config(arg=""):
-    config = base_config()
-    config.experiment = "autoregressive"
-    config.batch_size = 64
-    config.num_train_steps = 93_750  # 100 epochs
-    config.log_every_steps = 100
-    config.eval_every_steps = 5000
-    config.sample_every_steps = config.checkpoint_every_steps = 5000
-    config.optim.lr = 1e-3
+@variants
+def get_config():
+    config = on_mnist(default_config(), binarized=True)
+    train_for(config, 93_750, batch_size=64, log=100, every=5000)  # 100 epochs
     config.optim.schedule = "cosine"
-    config.data.name = "mnist"
-    config.eval.num_samples = 10_000
-    config.data.pixels = "binarized_dynamic"
-    config.model = {
-        "name": "pixelcnn",
-        "class_conditional": False,
-        "features": 64,
-        "num_layers": 7,
-        "first_kernel": 7,
-        "kernel": 3,
-        "residual": True,
-    }
-    config.objective = {"head": "bernoulli", "components": 10}
-    # Divides the logits.
-    config.sample.temperature = 1.0
-    smoke = {
-        "model.features": 6,
-        "model.num_layers": 1,
-    }
-    return apply_arg(config, arg, smoke)
+    config.model = NETWORKS.select("pixelcnn", residual=True)
+    config.objective.head = "bernoulli"
+    return config

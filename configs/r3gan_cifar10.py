@@ -11,46 +11,26 @@ Number    still to be measured
 Paper     Huang et al. 2024, https://arxiv.org/abs/2501.05441
 """
 
-from experiments.config import apply_arg
-from experiments.gan import gan_config
+from configs.presets import on_cifar10, train_for, variants
+from experiments.gan.gan import default_config
 
 
-def get_config(arg=""):
-    config = gan_config()
-    config.batch_size = 256
-    config.num_train_steps = 14_000
-    config.log_every_steps = 100
-    config.eval_every_steps = config.sample_every_steps = config.checkpoint_every_steps = 1000
-    config.optim.b1, config.optim.b2 = 0.0, 0.95
-    config.optim.schedule = "cosine"
-    config.optim.warmup_steps = 100
-    config.data.name = "cifar10"
-    config.data.image_shape = (32, 32, 3)
-    config.data.flip = "random"
-    config.model.name = "r3gan"
-    config.model.conditional = True
-    config.model.latent_dim = 64
-    config.model.generator_features = (256, 256, 256, 256)
-    config.model.discriminator_features = (256, 256, 256, 256)
-    config.objective.loss = "relativistic"
-    config.objective.r1 = config.objective.r2 = 0.05
-    config.augment.name = "ada"
-    config.augment.p = 0.3
-    config.augment.target = 0.0  # a relativistic discriminator has no r_t
-    config.augment.policy = ("blit", "geometry")
+@variants
+def get_config():
+    config = on_cifar10(default_config(), num_samples=0)
+    train_for(config, 14_000, batch_size=256, log=100, every=1000)
+    config.optim.update(b1=0.0, b2=0.95, schedule="cosine", warmup_steps=100)
+    config.model.update(
+        name="r3gan",
+        conditional=True,
+        latent_dim=64,
+        generator_features=(256, 256, 256, 256),
+        discriminator_features=(256, 256, 256, 256),
+    )
+    config.objective.update(loss="relativistic", r1=0.05, r2=0.05)
+    # A relativistic discriminator has no signs of logits that p could follow.
+    config.augment.update(name="ada", p=0.3, target=0.0, policy=("blit", "geometry"))
     config.ema.half_life_images = 200_000
-    config.eval.num_samples = 50_000
-    config.eval.num_samples_in_loop = 5_000
+    config.eval.update(num_samples=50_000, num_samples_in_loop=5_000)
     config.sample.batch_size = 500
-    smoke = {
-        "data.image_shape": (32, 32, 1),
-        "model.generator_features": (8, 8),
-        "model.discriminator_features": (8, 8),
-        "model.blocks": 1,
-        "model.group": 4,
-        "optim.warmup_steps": 2,
-        "augment.policy": ("color",),
-        "eval.num_samples": 0,
-        "eval.num_samples_in_loop": 0,
-    }
-    return apply_arg(config, arg, smoke)
+    return config

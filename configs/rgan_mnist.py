@@ -12,20 +12,14 @@ Paper     Huang et al. 2024, https://arxiv.org/abs/2501.05441
 """
 
 from configs import gan_mnist
-from experiments.config import apply_arg
+from configs.presets import variants
 
 
-def get_config(arg=""):
+@variants
+def get_config():
     config = gan_mnist.get_config()
-    config.objective.loss = "relativistic"
-    config.objective.r1 = config.objective.r2 = 1.0
-    config.optim.b1, config.optim.b2 = 0.0, 0.99
+    config.objective.update(loss="relativistic", r1=1.0, r2=1.0)
+    config.optim.update(b1=0.0, b2=0.99)
     config.ema.decay = 0.999
     config.eval.standing_samples = 1000
-    smoke = {
-        "model.generator_features": (16, 32),
-        "model.discriminator_features": (32, 16),
-        "checkpoint.best_metric": "",
-        "eval.standing_samples": 64,
-    }
-    return apply_arg(config, arg, smoke)
+    return config

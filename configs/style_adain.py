@@ -10,7 +10,7 @@ Command   python launch.py --config=configs/style_adain.py \
             --config.data.name=folder:/contents --config.style_data=folder:/paintings
 Hardware  an accelerator, for the training
 Time      still to be measured; drawing, on 2 CPU cores (AMD EPYC) beside other work, JAX 0.10.2:
-          0.72 pictures/s at 256x256, 0.19 at 512x512 (experiments/bench/adain_speed.py)
+          0.72 pictures/s at 256x256, 0.19 at 512x512 (benchmarks/adain_speed.py)
 Number    still to be measured. A beginning, 800 steps in 7.5 minutes on the same cores, has no more
           than the style's colours, and light where there was some (a cat is not to be told):
           eval/content 6.33, eval/style 0.930 on 100 flowers of 64x64 with two paintings,
@@ -21,27 +21,14 @@ Number    still to be measured. A beginning, 800 steps in 7.5 minutes on the sam
 Paper     Huang & Belongie 2017, https://arxiv.org/abs/1703.06868
 """
 
-from experiments.adain import adain_config
-from experiments.config import apply_arg
+from configs.presets import train_for, variants
+from experiments.style.adain import default_config
 
 
-def get_config(arg=""):
-    config = adain_config()
-    config.batch_size = 8
-    config.num_train_steps = 160_000
-    config.log_every_steps = 100
-    config.eval_every_steps = config.sample_every_steps = config.checkpoint_every_steps = 10_000
+@variants
+def get_config():
+    config = train_for(default_config(), 160_000, batch_size=8, log=100, every=10_000)
     config.optim.lr = 1e-4
     config.eval.batch_size = 8
-    config.data.name = "folder:pictures"
-    config.data.image_shape = (256, 256, 3)
-    config.data.flip = "random"
-    smoke = {
-        "weights": "random",
-        "model.layer": "relu2_1",
-        "data.image_shape": (16, 16, 3),
-        "size": 32,
-        "style_size": 32,
-        "batch_size": 4,
-    }
-    return apply_arg(config, arg, smoke)
+    config.data.update(name="folder:pictures", image_shape=(256, 256, 3), flip="random")
+    return config

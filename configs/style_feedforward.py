@@ -12,30 +12,14 @@ Paper     Johnson et al. 2016, https://arxiv.org/abs/1603.08155; Ulyanov et al. 
           https://arxiv.org/abs/1607.08022
 """
 
-from experiments.config import apply_arg
-from experiments.feedforward_style import feedforward_config
+from configs.presets import train_for, variants
+from experiments.style.feedforward import default_config
 
 
-def get_config(arg=""):
-    config = feedforward_config()
-    config.batch_size = 4
-    config.num_train_steps = 40_000
-    config.log_every_steps = 100
-    config.eval_every_steps = config.sample_every_steps = config.checkpoint_every_steps = 5000
+@variants
+def get_config():
+    config = train_for(default_config(), 40_000, batch_size=4, log=100, every=5000)
     config.optim.lr = 1e-3
     config.eval.batch_size = 4
-    config.data.name = "folder:pictures"
-    config.data.image_shape = (256, 256, 3)
-    config.data.flip = "random"
-    smoke = {
-        "weights": "random",
-        "model.content_layers": ("relu1_1",),
-        "model.style_layers": ("relu1_1",),
-        "model.channels": 4,
-        "model.num_blocks": 0,
-        "data.image_shape": (12, 12, 3),
-        "size": 24,
-        "style_size": 24,
-        "batch_size": 4,
-    }
-    return apply_arg(config, arg, smoke)
+    config.data.update(name="folder:pictures", image_shape=(256, 256, 3), flip="random")
+    return config

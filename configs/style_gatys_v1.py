@@ -12,12 +12,14 @@ Number    none: look at it
 Paper     Gatys et al. 2016, https://arxiv.org/abs/1508.06576
 """
 
-from experiments.style_transfer import apply_style_arg, style_config
+from configs.presets import variants
+from experiments.style.style_transfer import default_config
 
 
-def get_config(arg=""):
-    config = style_config()
+@variants
+def get_config():
+    config = default_config()
     config.num_train_steps = 1000
     config.optim.lr = 0.02
     config.objective.clip = False
-    return apply_style_arg(config, arg)
+    return config

@@ -13,23 +13,23 @@ Number    none: look at it
 Paper     Dowson & Landau 1982 for the distance; the scheme follows crowsonkb/style-transfer-pytorch
 """
 
-from experiments.style_transfer import apply_style_arg, style_config
+from configs.presets import variants
+from experiments.style.style_transfer import default_config
 
 
-def get_config(arg=""):
-    config = style_config()
+@variants
+def get_config():
+    config = default_config()
     config.num_train_steps = 200
-    config.sizes = (128, 181, 256, 362, 512)
-    config.size_steps = (400, 200, 200, 200, 200)
-    config.optim.lr = 0.02
-    config.optim.b2 = 0.99
+    config.update(sizes=(128, 181, 256, 362, 512), size_steps=(400, 200, 200, 200, 200))
+    config.optim.update(lr=0.02, b2=0.99)
     config.ema.decay = 0.99
-    config.model.padding = "replicate"
-    config.model.content_layers = ("block4_conv2",)
-    config.model.style_layer_weights = (256.0, 64.0, 16.0, 4.0, 1.0)
-    config.objective.style = "wasserstein"
-    config.objective.relative = True
-    config.objective.content_weight = 0.3
-    config.objective.style_weight = 1.0
-    config.objective.tv_weight = 0.2
-    return apply_style_arg(config, arg, {"num_train_steps": 4})
+    config.model.update(
+        padding="replicate",
+        content_layers=("block4_conv2",),
+        style_layer_weights=(256.0, 64.0, 16.0, 4.0, 1.0),
+    )
+    config.objective.update(
+        style="wasserstein", relative=True, content_weight=0.3, style_weight=1.0, tv_weight=0.2
+    )
+    return config

@@ -12,12 +12,10 @@ Number    none: a cat and The Starry Night take on its blues and strokes
 Paper     Li et al. 2017, https://arxiv.org/abs/1705.08086
 """
 
-from experiments.config import apply_arg
-from experiments.wct import wct_config
+from configs.presets import variants
+from experiments.style.wct import default_config
 
 
-def get_config(arg=""):
-    config = wct_config()
-    return apply_arg(
-        config, arg, {"weights": "random", "levels": (2, 1), "size": 48, "style_size": 48}
-    )
+@variants
+def get_config():
+    return default_config()

@@ -13,30 +13,20 @@ Number    1,500 steps on 1,000 photographs of flowers (--config.num_train_steps=
 Paper     Kingma & Welling 2014, https://arxiv.org/abs/1312.6114
 """
 
-from experiments.config import apply_arg
-from experiments.vae import vae_config
+from configs.presets import train_for, variants
+from experiments.vae.vae import default_config
 
 
-def get_config(arg=""):
-    config = vae_config()
-    config.batch_size = 64
-    config.num_train_steps = 10_000
-    config.log_every_steps = 50
-    config.eval_every_steps = config.sample_every_steps = config.checkpoint_every_steps = 1000
-    config.optim.lr = 1e-3
+@variants
+def get_config():
+    config = train_for(default_config(), 10_000, batch_size=64, log=50, every=1000)
     config.optim.clip_norm = 1000.0  # the loss is a sum over 12,288 numbers
-    config.data.name = "folder:pictures"
-    config.data.image_shape = (64, 64, 3)
-    config.data.pixels = "unit"
-    config.data.flip = "random"
-    config.model.name = "conv64"
-    config.model.latent_dim = 128
-    config.model.encoder_features = (64, 128)
-    config.model.decoder_features = (256, 128, 64, 32)
+    config.data.update(name="folder:pictures", image_shape=(64, 64, 3), flip="random")
+    config.model.update(
+        name="conv64",
+        latent_dim=128,
+        encoder_features=(64, 128),
+        decoder_features=(256, 128, 64, 32),
+    )
     config.objective.likelihood = "gaussian"
-    smoke = {
-        "model.latent_dim": 4,
-        "model.encoder_features": (4, 8),
-        "model.decoder_features": (8, 4, 4, 4),
-    }
-    return apply_arg(config, arg, smoke)
+    return config

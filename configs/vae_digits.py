@@ -14,21 +14,14 @@ Number    eval/neg_elbo_nats 291.7 (recon 286.0, KL 5.7), seed 0, 1,000 steps; t
 Paper     Kingma & Welling 2014, https://arxiv.org/abs/1312.6114
 """
 
-from experiments.config import apply_arg
-from experiments.vae import vae_config
+from configs.presets import train_for, variants
+from experiments.vae.vae import default_config
 
 
-def get_config(arg=""):
-    config = vae_config()
-    config.batch_size = 128
-    config.num_train_steps = 1000
+@variants
+def get_config():
+    config = train_for(default_config(), 1000, batch_size=128, log=50, every=500)
     config.optim.lr = 2e-3
-    config.data.name = "digits"
-    config.data.pixels = "binarized_dynamic"
+    config.data.update(name="digits", pixels="binarized_dynamic")
     config.eval.num_samples = 1_000
-    smoke = {
-        "model.encoder_features": (4, 8),
-        "model.encoder_hidden": 8,
-        "model.decoder_features": (8, 4),
-    }
-    return apply_arg(config, arg, smoke)
+    return config

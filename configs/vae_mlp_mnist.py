@@ -13,23 +13,13 @@ Number    eval/neg_elbo_nats 99.14 (recon 72.29, KL 26.85; 20 of 20 latents acti
 Paper     Kingma & Welling 2014, https://arxiv.org/abs/1312.6114
 """
 
-from experiments.config import apply_arg
-from experiments.vae import vae_config
+from configs.presets import on_mnist, train_for, variants
+from experiments.vae.vae import default_config
 
 
-def get_config(arg=""):
-    config = vae_config()
-    config.batch_size = 128
-    config.num_train_steps = 14_062  # 30 epochs
-    config.log_every_steps = 100
-    config.eval_every_steps = config.checkpoint_every_steps = 2000
-    config.sample_every_steps = 7000
-    config.optim.lr = 1e-3
-    config.data.name = "mnist"
-    config.eval.num_samples = 10_000
-    config.data.pixels = "binarized_dynamic"
-    config.model.name = "mlp"
-    config.model.latent_dim = 20
-    config.model.encoder_features = config.model.decoder_features = (500,)
-    smoke = {"model.encoder_features": (16,), "model.decoder_features": (16,)}
-    return apply_arg(config, arg, smoke)
+@variants
+def get_config():
+    config = on_mnist(default_config(), binarized=True)
+    train_for(config, 14_062, batch_size=128, log=100, every=2000, sample=7000)  # 30 epochs
+    config.model.update(name="mlp", latent_dim=20, encoder_features=(500,), decoder_features=(500,))
+    return config

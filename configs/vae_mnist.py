@@ -13,24 +13,12 @@ Number    eval/neg_elbo_nats 154.3 (recon 148.1, KL 6.3), seed 0; the 10,000 tes
 Paper     Kingma & Welling 2014, https://arxiv.org/abs/1312.6114
 """
 
-from experiments.config import apply_arg
-from experiments.vae import vae_config
+from configs.presets import on_mnist, train_for, variants
+from experiments.vae.vae import default_config
 
 
-def get_config(arg=""):
-    config = vae_config()
-    config.batch_size = 128
-    config.num_train_steps = 14_062  # 30 epochs
-    config.log_every_steps = 100
-    config.eval_every_steps = 1000
-    config.sample_every_steps = config.checkpoint_every_steps = 2000
-    config.optim.lr = 1e-3
-    config.data.name = "mnist"
-    config.data.pixels = "binarized_dynamic"
-    config.eval.num_samples = 10_000
-    smoke = {
-        "model.encoder_features": (4, 8),
-        "model.encoder_hidden": 8,
-        "model.decoder_features": (8, 4),
-    }
-    return apply_arg(config, arg, smoke)
+@variants
+def get_config():
+    config = on_mnist(default_config(), binarized=True)
+    train_for(config, 14_062, batch_size=128, log=100, every=2000, evaluate=1000)  # 30 epochs
+    return config

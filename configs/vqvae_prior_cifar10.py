@@ -1,8 +1,7 @@
 """The second stage: a gated PixelCNN on the 8x8 codes of `vqvae_cifar10`, whose samples are images.
 
 Command   python launch.py --config=configs/vqvae_cifar10.py
-          python -m experiments.codes --config=configs/vqvae_cifar10.py \
-            --workdir=runs/vqvae_cifar10
+          python launch.py --config=configs/vqvae_cifar10.py --mode=codes
           python launch.py --config=configs/vqvae_prior_cifar10.py
           python launch.py --config=configs/vqvae_prior_cifar10.py --mode=sample \
             --config.sample.num=10000
@@ -17,23 +16,26 @@ Number    half of the width, 1,500 steps (--config.model.features=64 --config.op
 Paper     van den Oord et al. 2017, https://arxiv.org/abs/1711.00937
 """
 
-from configs import gated_pixelcnn_mnist
-from experiments.config import apply_arg
+from configs.presets import train_for, variants
+from experiments.autoregressive.autoregressive import NETWORKS, default_config
 
 
-def get_config(arg=""):
-    config = gated_pixelcnn_mnist.get_config()
-    config.num_train_steps = 20_000
-    config.eval_every_steps = config.sample_every_steps = config.checkpoint_every_steps = 2000
-    config.optim.lr = 4e-4
-    config.data.name = "codes:runs/vqvae_cifar10/codes_00050000.npz"
-    config.data.image_shape = (8, 8, 1)
-    config.data.pixels = "integers"
-    config.eval.num_samples = 0  # a feature net sees images, not codes
-    config.model.class_conditional = True
-    config.model.features = 128
-    config.model.first_kernel = 5
-    config.model.dropout = 0.1
-    config.objective.head = "softmax"
-    smoke = {"model.features": 6, "model.dilations": (1, 2), "data.pixels": "unit"}
-    return apply_arg(config, arg, smoke)
+@variants
+def get_config():
+    config = train_for(default_config(), 20_000, batch_size=128, log=100, every=2000)
+    config.optim.update(lr=4e-4, schedule="cosine")
+    config.ema.decay = 0.999
+    config.data.update(
+        name="codes:runs/vqvae_cifar10/codes_00050000.npz",
+        image_shape=(8, 8, 1),
+        pixels="integers",
+    )
+    config.model = NETWORKS.select(
+        "gated_pixelcnn",
+        class_conditional=True,
+        features=128,
+        dilations=(1, 2, 1, 4, 1, 2, 1),
+        first_kernel=5,
+        dropout=0.1,
+    )
+    return config

@@ -1,3 +1,3 @@
 """genjax: the classic families of image generation behind one trainer, in JAX."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -1,129 +1,181 @@
 """Sampling of p(x) = product over pixels of p(x_ij | pixels before): a compiled loop with caches.
 
-A network is a Flax module with `__call__(x, label, train, place)` made of the layers of
+A network is a Flax module with `__call__(x, label, train, position)` made of the layers of
 `genjax.models.causal`; a head (`genjax.objectives.pixel_heads`) turns its outputs into values. All
-randomness is drawn beforehand, as uniforms of each image's own key, and a value is a monotone
-function of its uniform: how the outputs are computed does not change which numbers are used where.
+random numbers are drawn beforehand, as uniforms of each image's own key, and a value is a monotone
+function of its uniform: which number is used where does not depend on how outputs are computed.
 """
 
-import functools
+import dataclasses
+from collections.abc import Callable
+from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from genjax.models.causal import Place
+from genjax.models.causal import Position
+from genjax.objectives.pixel_heads import Head
+from genjax.typing import AnyArray, Array, Bool, Float, Int, Key, Shape
 
-PAD = 8  # zeros around the image; no kernel that looks at the image itself reaches further
+PAD = 8  # zeros around the image; no kernel that is applied to the image reaches further
+
+# What the loop carries: the cache, the encoded image with zeros around it, and the values.
+Carry = tuple[dict, Array, Array]
 
 
 def sample(
-    network,
-    variables,
-    head,
-    keys,
-    shape,
+    network: nn.Module,
+    variables: dict[str, Any],
+    head: Head,
+    keys: Key[Array, " b"],
+    shape: Shape,
     *,
-    label=None,
-    temperature=1.0,
-    known=None,
-    given=None,
-    levels=1,
-):
+    label: Int[AnyArray, " b"] | None = None,
+    temperature: float | int | Float[AnyArray, ""] = 1.0,
+    known: Int[AnyArray, "b h w c"] | None = None,
+    given: Bool[AnyArray, "h w"] | Bool[AnyArray, "b h w"] | None = None,
+    levels: int = 1,
+) -> Int[Array, "b h w c"]:
     """Draws images, or completes them.
 
     Args:
       network: the module.
       variables: {"params": ...}.
-      head: a `Head`.
-      keys: [B], one an image.
+      head: distribution of a pixel.
+      keys: one for each image.
       shape: (H, W, C).
-      label: int32 [B], or None.
+      label: classes, for a conditional network.
       temperature: of every conditional distribution; 1 is the model's.
-      known: int32 [B, H, W, C], values of pixels that are not to be drawn.
-      given: bool [H, W] or [B, H, W], where `known` holds.
+      known: values of pixels that are not to be drawn.
+      given: which pixels are known.
       levels: resolutions of the network.
 
     Returns:
-      int32 values [B, H, W, C]. Image i depends on keys[i] (its label, its known pixels) alone.
+      int32 values. Image i depends on keys[i], its label and its known pixels alone.
     """
-    height, width, channels = shape
+    height, width, _ = shape
     count = keys.shape[0]
     uniforms = head.uniforms(keys, shape)
     if known is None:
         known, given = jnp.zeros((count, *shape), jnp.int32), jnp.zeros((height, width), bool)
-    given = jnp.broadcast_to(given, (count, height, width))
-    passes = channels if head.channelwise else 1
+    given = jnp.broadcast_to(given, (count, height, width))[..., None]
+    sampler = _Sampler(network, variables, head, shape, label, temperature, known, given, uniforms)
+    return sampler.run(levels)
 
-    def run(stage, due, cache, canvas, row, col):
-        place = Place(stage, row, col, (height, width), PAD, due)
-        out, new = network.apply(
-            {**variables, "cache": cache}, canvas, label, False, place, mutable=["cache"]
+
+@dataclasses.dataclass(frozen=True)
+class _Sampler:
+    """The steps of `sample`, whose arguments are the attributes.
+
+    `given` is [B, H, W, 1] and `uniforms` [B, H, W, any].
+    """
+
+    network: nn.Module
+    variables: dict
+    head: Head
+    shape: Shape
+    label: AnyArray | None
+    temperature: Any
+    known: AnyArray
+    given: Array
+    uniforms: Array
+
+    def run(self, levels: int) -> Array:
+        """Draws all pixels in raster order."""
+        height, width, _ = self.shape
+        values = jnp.zeros(self.known.shape, jnp.int32)
+        encoded = self.head.encode(values[:, :1, :1])
+        canvas = jnp.zeros(
+            (len(values), height + PAD, width + 2 * PAD, encoded.shape[-1]), encoded.dtype
         )
-        # A place where less is due leaves the rest of the cache alone.
+
+        def row(row, carry):
+            row_depth = _depth(row, levels)
+            carry = _by_depth(levels, row_depth, lambda d: self._row(d, row), carry)
+
+            def pixel(col, carry):
+                depth = jnp.minimum(row_depth, _depth(col, levels))
+                return _by_depth(levels, depth, lambda d: self._pixel(d, row, col), carry)
+
+            return lax.fori_loop(0, width, pixel, carry)
+
+        cache = self._empty_cache(canvas, levels)
+        return lax.fori_loop(0, height, row, (cache, canvas, values))[2]
+
+    def _empty_cache(self, canvas: Array, levels: int) -> dict:
+        """Returns zeros of the shapes that a row and a pixel store."""
+
+        def stored(canvas):
+            zero = jnp.int32(0)
+            cache = self._apply("row", levels - 1, {}, canvas, zero, zero)[1]
+            return self._apply("pixel", levels - 1, cache, canvas, zero, zero)[1]
+
+        shapes = jax.eval_shape(stored, canvas)
+        return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+
+    def _row(self, depth: int, row: Array) -> Callable[[Carry], Carry]:
+        """Returns the row stage of a row for which `depth` coarser levels are computed."""
+
+        def step(carry):
+            cache, canvas, values = carry
+            return self._apply("row", depth, cache, canvas, row, jnp.int32(0))[1], canvas, values
+
+        return step
+
+    def _pixel(self, depth: int, row: Array, col: Array) -> Callable[[Carry], Carry]:
+        """Returns the pixel stage of a pixel for which `depth` coarser levels are computed."""
+        channels = self.shape[2]
+        passes = channels if self.head.channelwise else 1
+        start = (0, row, col, 0)
+
+        def step(carry):
+            cache, canvas, values = carry
+            take = lambda x: lax.dynamic_slice(x, start, (len(x), 1, 1, x.shape[-1]))
+            known, uniforms, given = map(take, (self.known, self.uniforms, self.given))
+            value = jnp.where(given, known, 0)
+            for c in range(passes):
+                if c:
+                    canvas = self._put(canvas, value, row, col)
+                out, cache = self._apply("pixel", depth, cache, canvas, row, col)
+                drawn = self.head.draw(uniforms, out, self.temperature)
+                drawn = jnp.where(given, known, drawn)
+                current = jnp.arange(channels) == c if passes > 1 else jnp.ones(channels, bool)
+                value = jnp.where(current, drawn, value)
+            values = lax.dynamic_update_slice(values, value, start)
+            return cache, self._put(canvas, value, row, col), values
+
+        return step
+
+    def _apply(self, stage, depth, cache, canvas, row, col):
+        """Applies the network at a position; returns its outputs and the new cache."""
+        position = Position(stage, row, col, self.shape[:2], PAD, depth)
+        variables = {**self.variables, "cache": cache}
+        out, new = self.network.apply(
+            variables, canvas, self.label, False, position, mutable=["cache"]
+        )
+        # Levels that are not computed here keep their part of the cache.
         return out, {**cache, **new.get("cache", {})}
 
-    def put(canvas, values, row, col):
-        pixel = head.encode(values)
+    def _put(self, canvas, value, row, col):
+        """Writes the encoded value of a pixel into the canvas."""
+        pixel = self.head.encode(value)
         return lax.dynamic_update_slice(canvas, pixel, (0, row + PAD, col + PAD, 0))
 
-    def pixel(due, row, col, carry):
-        cache, canvas, values = carry
-        at = (0, row, col, 0)
-        take = lambda x: lax.dynamic_slice(x, at, (count, 1, 1, x.shape[-1]))
-        fixed, u = take(known), take(uniforms)
-        hold = take(given[..., None])
-        value = jnp.where(hold, fixed, 0)
-        for c in range(passes):
-            if c:
-                canvas = put(canvas, value, row, col)
-            out, cache = run("pixel", due, cache, canvas, row, col)
-            drawn = jnp.where(hold, fixed, head.draw(u, out, temperature))
-            mine = jnp.arange(channels) == c if passes > 1 else jnp.ones(channels, bool)
-            value = jnp.where(mine, drawn, value)
-        values = lax.dynamic_update_slice(values, value, at)
-        return cache, put(canvas, value, row, col), values
 
-    def row_stage(due, row, carry):
-        cache, canvas, values = carry
-        return run("row", due, cache, canvas, row, jnp.int32(0))[1], canvas, values
+def _depth(position: Array, levels: int) -> Array:
+    """Counts how often a row or column number can be halved, at most levels - 1 times."""
+    return sum((position % 2**k == 0).astype(jnp.int32) for k in range(1, levels)) + jnp.int32(0)
 
-    def by_level(depth, branch, carry):
-        """Runs the branch of as many levels as are due. Not `lax.cond`, which copies the cache."""
-        if levels == 1:
-            return branch(0)(carry)
-        for due in range(levels):
-            step = branch(due)
-            carry = lax.fori_loop(
-                0, (depth == due).astype(jnp.int32), lambda _, c, step=step: step(c), carry
-            )
-        return carry
 
-    def depth_at(position):
-        """How often `position` halves, at most levels - 1."""
-        return sum((position % 2**k == 0).astype(jnp.int32) for k in range(1, levels)) + jnp.int32(
-            0
+def _by_depth(levels: int, depth: Array, branch: Callable, carry: Carry) -> Carry:
+    """Applies the step `branch(depth)`; not by `lax.cond`, which copies the cache."""
+    if levels == 1:
+        return branch(0)(carry)
+    for d in range(levels):
+        step = branch(d)
+        carry = lax.fori_loop(
+            0, (depth == d).astype(jnp.int32), lambda _, c, step=step: step(c), carry
         )
-
-    def one_row(row, carry):
-        row_depth = depth_at(row)
-        carry = by_level(row_depth, lambda d: functools.partial(row_stage, d, row), carry)
-
-        def one_pixel(col, carry):
-            depth = jnp.minimum(row_depth, depth_at(col))
-            return by_level(depth, lambda d: functools.partial(pixel, d, row, col), carry)
-
-        return lax.fori_loop(0, width, one_pixel, carry)
-
-    values = jnp.zeros((count, *shape), jnp.int32)
-    first = head.encode(values[:, :1, :1])
-    canvas = jnp.zeros((count, height + PAD, width + 2 * PAD, first.shape[-1]), first.dtype)
-
-    def empty_cache(canvas):
-        zero = jnp.int32(0)
-        cache = run("row", levels - 1, {}, canvas, zero, zero)[1]
-        return run("pixel", levels - 1, cache, canvas, zero, zero)[1]
-
-    shapes = jax.eval_shape(empty_cache, canvas)
-    cache = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-    return lax.fori_loop(0, height, one_row, (cache, canvas, values))[2]
+    return carry

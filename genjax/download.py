@@ -1,7 +1,7 @@
-"""Original files over the network or put in place by hand, always checked by SHA-256.
+"""Downloads original files of datasets and weights, or takes them from where a user put them.
 
-For datasets and weights alike. TFDS's own download manager runs without TensorFlow too, but with no
-network it retries for minutes and leaves its temporary folders behind.
+Their checksums are always verified. TFDS's own download manager also runs without TensorFlow, but
+without a network it retries for minutes and leaves its temporary folders behind.
 """
 
 import dataclasses
@@ -12,23 +12,24 @@ import pathlib
 import shutil
 import urllib.request
 import uuid
+from typing import IO
 
 from absl import logging
 
-from genjax.errors import UserError
+from genjax.errors import UserError, one_line
 
-_TIMEOUT_SECONDS = 30  # of silence, not of the whole download
+_TIMEOUT_SECONDS = 30  # without data, not for the full download
 
 
 @dataclasses.dataclass(frozen=True)
 class RemoteFile:
-    """A file as its publisher has it.
+    """A published file.
 
     Attributes:
-      url: where it is.
+      url: its address.
       size: bytes.
-      sha256: hexadecimal; "" where the publisher states none, but an MD5.
-      md5: likewise.
+      sha256: hexadecimal; "" if the publisher states an MD5 instead.
+      md5: hexadecimal.
     """
 
     url: str
@@ -42,18 +43,18 @@ class RemoteFile:
 
     @property
     def digest(self) -> str:
-        """Its checksum, for people: the kind and the digits."""
+        """The kind and the digits of its checksum, for messages."""
         return f"sha256 {self.sha256}" if self.sha256 else f"md5 {self.md5}"
 
 
 def fetch(file: RemoteFile, folder: str | os.PathLike) -> pathlib.Path:
-    """Path of `file` inside `folder`, verified; downloaded only if it is not there yet.
+    """Downloads a file into a folder, unless it is there, and returns its verified path.
 
-    The file appears under its name only when it is complete and right, so an interrupted download
-    does no harm, nor do two processes that fetch the same file at once.
+    The file gets its name only when it is complete and verified, so neither an interrupted download
+    nor two processes that fetch the same file at once do harm.
 
     Raises:
-        UserError: the file cannot be had, or is not the one expected.
+      UserError: the file cannot be downloaded, or is not the published one.
     """
     folder = pathlib.Path(folder)
     path = folder / file.name
@@ -61,7 +62,7 @@ def fetch(file: RemoteFile, folder: str | os.PathLike) -> pathlib.Path:
         if _digest(path, file) != file.digest:
             raise UserError(
                 f"{path} is not the file published at {file.url}: {_difference(path, file)}; "
-                "delete it to download it again, or put the right file in its place"
+                "delete it to download it again, or replace it with the right file"
             )
         return path
 
@@ -81,7 +82,7 @@ def fetch(file: RemoteFile, folder: str | os.PathLike) -> pathlib.Path:
     return path
 
 
-def _download(url: str, output) -> None:
+def _download(url: str, output: IO[bytes]) -> None:
     with urllib.request.urlopen(url, timeout=_TIMEOUT_SECONDS) as response:
         shutil.copyfileobj(response, output)
 
@@ -101,6 +102,6 @@ def _difference(path: pathlib.Path, file: RemoteFile) -> str:
 
 def _by_hand(file: RemoteFile, folder: pathlib.Path, reason: str) -> UserError:
     return UserError(
-        f"cannot download {file.url} ({' '.join(reason.split())}); check the network and try "
+        f"cannot download {file.url} ({one_line(reason)}); check the network and try "
         f"again, or put the file {file.name} ({file.digest}) by hand into {folder}"
     )

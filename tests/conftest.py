@@ -29,6 +29,13 @@ for _signum, _handler in (
     if signal.getsignal(_signum) is signal.SIG_IGN:
         signal.signal(_signum, _handler)
 
+from jaxtyping import install_import_hook  # noqa: E402
+
+import tests.typecheck  # noqa: E402, F401  (the hook finds it as an attribute of `tests`)
+
+# Calls are checked against the annotated shapes and types.
+install_import_hook(["genjax", "experiments"], "tests.typecheck.check")
+
 import jax  # noqa: E402
 import pytest  # noqa: E402
 

@@ -1,7 +1,7 @@
-"""No file of ours runs what it reads, and no archive writes where it wants: a gate over the source.
+"""Our source code runs nothing that it reads, and extracts no archive to paths in the archive.
 
-Each rule is about a call or an import as the syntax tree has it, with names followed through
-imports, so that a comment cannot trip it and `from os import system as s` cannot slip by.
+Each rule is about a call or an import in the syntax tree, with names followed through imports, so
+that a comment does not trigger it and `from os import system as s` does.
 """
 
 import ast
@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PLACES = ("genjax", "experiments", "configs", "launch.py")
-DOWNLOADS = Path("genjax/download.py")  # checks what it gets by SHA-256
+CHECKED = ("genjax", "experiments", "configs", "benchmarks", "faults", "launch.py")
+DOWNLOADS = Path("genjax/download.py")  # verifies SHA-256
 
 RUNS_WHAT_IT_READS = ("pickle", "_pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal")
 FORBIDDEN_CALLS = {
@@ -36,7 +36,7 @@ EXTRACTS = ("extractall", "extract", "unpack_archive")
 
 
 def faults(source, path=Path("genjax/any.py")):
-    """["line: what and why"] of Python source text that lies at `path`, relative to the root."""
+    """Returns ["path:line: what and why"] of Python source text at `path`, relative to the root."""
     tree = ast.parse(source)
     names = _imported_names(tree)
     found = []
@@ -47,7 +47,7 @@ def faults(source, path=Path("genjax/any.py")):
 
 
 def _imported_names(tree):
-    """What each name that an import binds stands for: {"np": "numpy", "sh": "os.system"}."""
+    """Returns what the names bound by imports stand for: {"np": "numpy", "sh": "os.system"}."""
     names = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -61,7 +61,7 @@ def _imported_names(tree):
 
 
 def _full_name(node, names):
-    """Dotted name of an expression, its first part resolved; "" for the value of a call."""
+    """Returns the dotted name of an expression, its first part resolved; "" for a call's value."""
     if isinstance(node, ast.Name):
         return names.get(node.id, node.id)
     if isinstance(node, ast.Attribute):
@@ -82,7 +82,7 @@ def _faults_of(node, names, path):
         yield f"imports {modules[0]}; files come over the network through {DOWNLOADS} alone"
 
     full = _full_name(node, names) if isinstance(node, ast.Name | ast.Attribute) else ""
-    # Not only as a call: `run = os.system` is as good as one.
+    # Not only as a call: `run = os.system` is enough.
     if full in FORBIDDEN_CALLS and isinstance(node.ctx, ast.Load):
         yield f"{full}: {FORBIDDEN_CALLS[full]}"
 
@@ -113,7 +113,7 @@ def _below(module, packages):
 
 
 def _is(node, *values):
-    """Whether an argument is left out (None among the values) or is one of the constants."""
+    """Tells whether an argument is one of the constants; None stands for a missing argument."""
     if node is None:
         return None in values
     return isinstance(node, ast.Constant) and node.value in values
@@ -124,14 +124,14 @@ def _is_data_filter(node):
 
 
 def _files():
-    for place in PLACES:
-        path = ROOT / place
+    for name in CHECKED:
+        path = ROOT / name
         yield from [path] if path.is_file() else sorted(path.rglob("*.py"))
 
 
 def test_no_file_of_ours_has_a_fault():
     files = list(_files())
-    assert len(files) > 30 and ROOT / DOWNLOADS in files  # the gate looks where it should
+    assert len(files) > 30 and ROOT / DOWNLOADS in files  # the right files are checked
     found = [f for file in files for f in faults(file.read_text(), file.relative_to(ROOT))]
     assert not found, "\n".join(found)
 

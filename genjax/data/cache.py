@@ -1,4 +1,4 @@
-"""Folders that are there whole or not at all, made by one process while the others wait."""
+"""Cache folders that are complete or absent, made by one process while the others wait."""
 
 import contextlib
 import fcntl
@@ -8,30 +8,32 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
 
-from genjax.data.images import one_line
-from genjax.errors import UserError
+from genjax.errors import UserError, one_line
 
 META = "meta.json"
 
 
-def cached(folder, make):
-    """What `make` wrote into `folder` once: the contents of its meta.json, verified.
+def cached(folder: Path, make: Callable[[str], dict[str, Any]]) -> dict[str, Any]:
+    """Makes a cache folder unless it exists, and returns the verified contents of its meta.json.
 
     Args:
-      folder: Path; made again, and said, if any file in it is missing or not as it was written.
+      folder: Path; made again, with a message, if any of its files is missing or damaged.
       make: called with the path of an empty folder, writes files there and returns a dict (JSON).
 
     Raises:
-      UserError: the cache cannot be written, or what `make` raises; then nothing is left behind.
+      UserError: the cache cannot be written. Whatever is raised, also by `make`, no folder is left.
     """
-    found = verified(folder)
-    if found is not None:
-        return found
+    meta = verified(folder)
+    if meta is not None:
+        return meta
     try:
-        with _alone(folder):
-            if (found := verified(folder, say=False)) is not None:  # another process was first
-                return found
+        with _locked(folder):
+            if (meta := verified(folder, say=False)) is not None:  # another process was first
+                return meta
             shutil.rmtree(folder, ignore_errors=True)
             folder.parent.mkdir(parents=True, exist_ok=True)
             _make(folder, make)
@@ -40,16 +42,16 @@ def cached(folder, make):
             f"cannot write the cache {folder}: {one_line(error.strerror or error)}; make room, or "
             "set GENJAX_CACHE to a folder that can be written"
         ) from error
-    found = verified(folder)
-    if found is None:
+    meta = verified(folder)
+    if meta is None:
         raise UserError(
-            f"the cache {folder} was written and is damaged already; set GENJAX_CACHE to a folder "
-            "on another disk"
+            f"the cache {folder} is damaged although it was just written; set GENJAX_CACHE to a "
+            "folder on another disk"
         )
-    return found
+    return meta
 
 
-def _make(folder, make):
+def _make(folder: Path, make: Callable[[str], dict[str, Any]]) -> None:
     partial = tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent)
     try:
         meta = make(partial)
@@ -65,8 +67,17 @@ def _make(folder, make):
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def verified(folder, say=True):
-    """The meta of `folder`; None if there is no such folder or, which it can say, it is damaged."""
+def verified(folder: Path, say: bool = True) -> dict[str, Any] | None:
+    """Returns the metadata of a cache folder if all its files have their checksums.
+
+    Args:
+      folder: Path.
+      say: whether to report damage on stderr.
+
+    Returns:
+      What `make` returned, and {"sha256": {file: checksum}}; None if the folder is absent or
+      damaged.
+    """
     if not folder.exists():
         return None
     try:
@@ -79,7 +90,7 @@ def verified(folder, say=True):
             if _file_sha256(folder / name) != sha256:
                 raise ValueError(f"{name} does not have its checksum")
         return meta
-    except Exception as error:  # bytes that are not as written can raise almost anything
+    except Exception as error:  # damaged bytes can raise almost anything
         if say:
             reason = one_line(error)
             print(f"cache {folder} is damaged ({reason}); making it again", file=sys.stderr)
@@ -87,10 +98,10 @@ def verified(folder, say=True):
 
 
 @contextlib.contextmanager
-def _alone(folder):
+def _locked(folder: Path) -> Iterator[None]:
     """Keeps other processes from making `folder`.
 
-    The lock is the kernel's, so it ends with its process however that ends. Where a file system
+    The lock is the kernel's, so it ends with its process, however that ends. Where a file system
     has no locks two processes may do the same work; the first result stays.
     """
     with _lock_file(folder) as lock:
@@ -104,8 +115,8 @@ def _alone(folder):
         yield
 
 
-def _remove_stale(folder):
-    """Removes what killed processes left: partial folders that nobody holds the lock of."""
+def _remove_stale(folder: Path) -> None:
+    """Removes what killed processes left: partial folders whose lock nobody holds."""
     for partial in folder.parent.glob(".*-*"):
         name = partial.name[1:].rpartition("-")[0]
         with _lock_file(folder.with_name(name)) as lock, contextlib.suppress(BlockingIOError):
@@ -114,16 +125,16 @@ def _remove_stale(folder):
             shutil.rmtree(partial, ignore_errors=True)
 
 
-def _lock_file(folder):
+def _lock_file(folder: Path) -> IO[str]:
     locks = folder.parent.parent / "locks"
     locks.mkdir(parents=True, exist_ok=True)
     return open(locks / f"{folder.parent.name}-{folder.name}", "a")
 
 
-def _file_sha256(path):
+def _file_sha256(path: str | os.PathLike) -> str:
     with open(path, "rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
-def _sha256_of(meta):
+def _sha256_of(meta: Any) -> str:
     return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()

@@ -1,8 +1,8 @@
 """A split as uint8 arrays, and batches of it as a pure function of (seed, step).
 
-There is no state of an iterator to save: resuming at step s is asking for batch(s). Data that fits
-is decoded once: the array is kept in a cache folder, checksummed, and memory-mapped. Data that does
-not fit is decoded as it is asked for. Both give the same batches.
+No iterator has a state to save: a run that resumes at step s calls batch(s). Data that fits into
+memory is decoded once: the array is kept in a cache folder, checksummed, and memory-mapped. Data
+that does not fit is decoded when a batch needs it. Both give the same batches.
 """
 
 import dataclasses
@@ -11,56 +11,67 @@ import hashlib
 import json
 import os
 import sys
+from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
+from pathlib import Path
+from typing import IO, Any, Protocol, SupportsInt, TypeAlias, runtime_checkable
 
 import numpy as np
 
 from genjax.data import cache
 from genjax.data.images import MAX_PIXELS, RESIZE_FILTER, BadImage
-from genjax.data.sources import Source, cache_root
+from genjax.data.source import Index, Source
 from genjax.errors import UserError
+from genjax.files import cache_root
+from genjax.shapes import Int, Num, Shape
 
 CACHE_FORMAT = 2
 LOADERS = ("array", "grain")
 BAD_IMAGES = ("fail", "skip")
-# Pictures decoded at a time: enough for a disk to be busy, little beside a dataset.
+# Pictures decoded at a time: enough to keep a disk busy, and a small part of a dataset.
 _CHUNK = 256
-_LISTED = 20  # of the pictures left out; the cache has them all
+_LISTED = 20  # pictures that are named when some are left out; the cache lists them all
+
+Batch: TypeAlias = dict[str, np.ndarray]
+# The positions and slots of a batch, of one process.
+Rows: TypeAlias = tuple[Int[np.ndarray, " b"], Int[np.ndarray, " b"]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """One split in memory (or memory-mapped).
+    """One split in memory, or memory-mapped.
 
     Attributes:
-      name, split: what it is called.
-      images: uint8 [N, H, W, C]; codes are uint16.
-      labels: int32 [N]; zeros where the data has no classes.
-      class_names: tuple of str, empty where there are no classes.
-      fingerprint: sha256 of images and labels.
+      name, split: identify it.
+      images: uint8; codes are uint16.
+      labels: int32; zeros where the data has no classes.
+      class_names: empty where there are no classes.
+      fingerprint: SHA-256 of images and labels.
       skipped: (path, reason) of every picture that was left out.
     """
 
     name: str
     split: str
-    images: np.ndarray
-    labels: np.ndarray
+    images: Num[np.ndarray, "n h w c"]
+    labels: Int[np.ndarray, " n"]
     class_names: tuple[str, ...]
     fingerprint: str
     skipped: tuple[tuple[str, str], ...] = ()
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.images)
 
     @property
-    def image_shape(self):
+    def image_shape(self) -> Shape:
         return self.images.shape[1:]
 
-    def batch(self, index, slot):
-        """The examples `index` (int [B]) as {"image", "label", "index", "slot"}.
+    def batch(self, index: Index, slot: Index) -> Batch:
+        """Returns the examples at `index` as {"image", "label", "index", "slot"}.
 
-        `index` is an example's place in the dataset, `slot` its place in the global batch: noise
-        is keyed by one of them, never by a device.
+        Args:
+          index: [B], positions in the dataset.
+          slot: [B], positions in the global batch. Noise is keyed by one of the two, never by a
+            device.
         """
         index, slot = np.asarray(index, np.int32), np.asarray(slot, np.int32)
         return {
@@ -73,60 +84,76 @@ class Dataset:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class StreamedDataset:
-    """One split on disk, decoded as it is asked for; for the rest like `Dataset`.
+    """One split on disk, decoded batch by batch; otherwise like `Dataset`.
 
     Attributes:
-      source: where it comes from.
+      source: the data.
       image_shape: (height, width, channels).
-      fingerprint: that of the source, the shape and the pictures left out; pixels are not in it.
-      kept: int64 [N], the places in `source` of the examples; None for all of them.
+      fingerprint: depends on the source, the shape and the pictures left out, not on pixels.
+      kept: positions of the examples in `source`; None for all of them.
       skipped: (path, reason) of every picture that was left out.
     """
 
     source: Source
-    image_shape: tuple[int, int, int]
+    image_shape: Shape
     fingerprint: str
-    kept: np.ndarray | None = None
+    kept: Int[np.ndarray, " n"] | None = None
     skipped: tuple[tuple[str, str], ...] = ()
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self.source.size if self.kept is None else len(self.kept)
 
     @property
-    def name(self):
+    def name(self) -> str:
         return self.source.name
 
     @property
-    def split(self):
+    def split(self) -> str:
         return self.source.split
 
     @property
-    def class_names(self):
+    def class_names(self) -> tuple[str, ...]:
         return self.source.class_names
 
-    def batch(self, index, slot):
-        """As `Dataset.batch`; raises UserError where an example cannot be read."""
+    def batch(self, index: Index, slot: Index) -> Batch:
+        """Decodes the examples at `index`, see `Dataset.batch`; UserError if one is unreadable."""
         index, slot = np.asarray(index, np.int32), np.asarray(slot, np.int32)
-        places = index if self.kept is None else self.kept[index]
-        images, labels = self.source.read(places, self.image_shape)
+        positions = index if self.kept is None else self.kept[index]
+        images, labels = self.source.read(positions, self.image_shape)
         return {"image": images, "label": labels, "index": index, "slot": slot}
 
 
-def load_dataset(source, image_shape, *, loader="array", bad_images="fail"):
+@runtime_checkable
+class Batches(Protocol):
+    """The batches of a dataset in one order: called with a step, it returns the step's batch."""
+
+    def __call__(self, step: SupportsInt) -> Batch: ...
+
+    def close(self) -> None:
+        """Ends the reading ahead; a later call starts it again."""
+
+
+def load_dataset(
+    source: Source,
+    image_shape: Sequence[int],
+    *,
+    loader: str = "array",
+    bad_images: str = "fail",
+) -> Dataset | StreamedDataset:
     """Opens one split.
 
     Args:
-      source: a `genjax.data.sources.Source`.
+      source: the data.
       image_shape: (height, width, channels); images are scaled to cover it and centre-cropped.
-      loader: "array" decodes it whole, once, into the cache and returns a `Dataset`; "grain"
-        decodes as needed and returns a `StreamedDataset`.
-      bad_images: what to do about pictures of a folder that cannot be read. "fail" raises, where
-        the first is met; "skip" leaves them out, always the same ones, and lists them on stderr.
+      loader: "array" decodes all images once, into the cache, and returns a `Dataset`; "grain"
+        decodes batch by batch and returns a `StreamedDataset`.
+      bad_images: what to do about pictures of a folder that cannot be read. "fail" raises at the
+        first one; "skip" leaves them out, always the same ones, and lists them on stderr.
         For "grain" all pictures are decoded once to find them. A damaged TFDS dataset always
-        raises: its files were once right.
+        raises, because its files were intact when they were prepared.
 
     Raises:
-      UserError: an image cannot be read, none is left, or the cache cannot be written.
+      UserError: an image cannot be read, none remains, or the cache cannot be written.
     """
     assert loader in LOADERS and bad_images in BAD_IMAGES
     if source.size < 1:
@@ -138,26 +165,34 @@ def load_dataset(source, image_shape, *, loader="array", bad_images="fail"):
     else:
         dataset = _load_stream(source, image_shape, key, bad_images)
     if dataset.skipped:
-        _tell(dataset)
+        _list_skipped(dataset)
     return dataset
 
 
-def train_batches(dataset, batch_size, seed, *, rows=slice(None), num_workers=0, stop=None):
+def train_batches(
+    dataset: Dataset | StreamedDataset,
+    batch_size: int,
+    seed: int,
+    *,
+    rows: slice = slice(None),
+    num_workers: int = 0,
+    stop: int | None = None,
+) -> Batches:
     """Returns `batch(step)`, the training batch of a step: shuffled, endless, exact.
 
-    Epoch after epoch, each in an order of its own that depends on (seed, epoch) alone; a batch may
-    reach over the edge of two epochs, so no example is dropped.
+    Every epoch has its own order, which depends on (seed, epoch) alone; a batch may contain the end
+    of one epoch and the start of the next, so no example is dropped.
 
     Args:
-      dataset: a `Dataset`, or a `StreamedDataset`, which is read ahead of the steps asked for.
-      batch_size: of the global batch.
+      dataset: the data; a `StreamedDataset` is read ahead of the steps that are called.
+      batch_size: size of the global batch.
       seed: of the order.
       rows: the rows of the global batch that this process needs; no others are read.
       num_workers: processes that decode a `StreamedDataset`; 0 stands for threads.
       stop: the step at which training ends: nothing is read ahead beyond it.
 
-    Returns:
-      A callable; its method `close()` ends the reading ahead.
+    Raises:
+      UserError: the dataset is empty.
     """
     if len(dataset) < 1:
         raise UserError(f"dataset '{dataset.name}' has no examples in split '{dataset.split}'")
@@ -165,11 +200,13 @@ def train_batches(dataset, batch_size, seed, *, rows=slice(None), num_workers=0,
     return _batches(dataset, order, num_workers, stop)
 
 
-def eval_batches(dataset, batch_size, rows=slice(None)):
+def eval_batches(
+    dataset: Dataset | StreamedDataset, batch_size: int, rows: slice = slice(None)
+) -> Iterator[Batch]:
     """Yields `rows` of every global batch: every example once, in order, in batches of one size.
 
     The last batch is padded by repeating examples; `mask` (bool [batch_size]) is False there. The
-    mask is that of the whole global batch, whatever the rows.
+    mask covers the full global batch, whatever the rows.
     """
     steps = -(-len(dataset) // batch_size)
     batch_at = _batches(dataset, EvalOrder(len(dataset), batch_size, rows), 0, steps)
@@ -182,20 +219,20 @@ def eval_batches(dataset, batch_size, rows=slice(None)):
 
 
 class TrainOrder:
-    """Called with a step: (index, slot) of the rows of its batch. See `train_batches`."""
+    """Maps a step to (index, slot) of the rows of its batch, see `train_batches`."""
 
-    def __init__(self, size, batch_size, seed, rows):
+    def __init__(self, size: int, batch_size: int, seed: int, rows: slice):
         self._arguments = size, batch_size, seed, rows
         self._permutation = functools.lru_cache(maxsize=2)(self._permute)
 
-    def __reduce__(self):  # without the permutations: another process makes its own
+    def __reduce__(self):  # without the permutations: another process computes its own
         return TrainOrder, self._arguments
 
-    def _permute(self, epoch):
+    def _permute(self, epoch: int) -> Int[np.ndarray, " n"]:
         size, _, seed, _ = self._arguments
         return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(size)
 
-    def __call__(self, step):
+    def __call__(self, step: int) -> Rows:
         size, batch_size, _, rows = self._arguments
         slot = np.arange(batch_size)[rows]
         epoch, offset = np.divmod(step * batch_size + slot, size)
@@ -207,31 +244,36 @@ class TrainOrder:
 
 @dataclasses.dataclass(frozen=True)
 class EvalOrder:
-    """Called with a step: (index, slot) of the rows of its batch. See `eval_batches`."""
+    """Maps a step to (index, slot) of the rows of its batch, see `eval_batches`."""
 
     size: int
     batch_size: int
     rows: slice
 
-    def __call__(self, step):
+    def __call__(self, step: int) -> Rows:
         slot = np.arange(self.batch_size)[self.rows]
         return (step * self.batch_size + slot) % self.size, slot
 
 
 class ArrayBatches:
-    """`batch(step)` of a dataset in memory: nothing is gained by reading ahead."""
+    """`Batches` of a dataset in memory, where reading ahead would gain nothing."""
 
-    def __init__(self, dataset, order):
+    def __init__(self, dataset: Dataset, order: Callable[[int], Rows]):
         self._dataset, self._order = dataset, order
 
-    def __call__(self, step):
+    def __call__(self, step: SupportsInt) -> Batch:
         return self._dataset.batch(*self._order(int(step)))
 
-    def close(self):
+    def close(self) -> None:
         pass
 
 
-def _batches(dataset, order, num_workers, stop):
+def _batches(
+    dataset: Dataset | StreamedDataset,
+    order: Callable[[int], Rows],
+    num_workers: int,
+    stop: int | None,
+) -> Batches:
     if isinstance(dataset, StreamedDataset):
         from genjax.data.stream import StreamedBatches  # imports Grain, needed for nothing else
 
@@ -239,19 +281,28 @@ def _batches(dataset, order, num_workers, stop):
     return ArrayBatches(dataset, order)
 
 
-def _key(source, image_shape):
-    """What the pixels depend on."""
+def _key(source: Source, image_shape: Shape) -> list[Any]:
+    """Lists what the pixels depend on."""
     transform = f"cover-{RESIZE_FILTER}-{MAX_PIXELS}-" + "x".join(map(str, image_shape))
     return [CACHE_FORMAT, source.name, source.version, source.split, transform, source.fingerprint]
 
 
-def _folder(kind, source, key):
+def _folder(kind: str, source: Source, key: list[Any]) -> Path:
     digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
     readable = "".join(c if c.isalnum() else "_" for c in f"{source.name[-40:]}-{source.split}")
     return cache_root() / kind / f"{readable}-{digest}"
 
 
-def _load_array(source, image_shape, key, bad_images):
+@dataclasses.dataclass(frozen=True)
+class _Bad:
+    """A picture that cannot be read, and its position in the source."""
+
+    position: int
+    path: str
+    reason: str
+
+
+def _load_array(source: Source, image_shape: Shape, key: list[Any], bad_images: str) -> Dataset:
     folder = _folder("arrays", source, key)
     meta = cache.cached(folder, lambda to: _decode(source, image_shape, bad_images, folder, to))
     if meta["skipped"] and bad_images == "fail":  # decoded by a run that skipped
@@ -270,11 +321,13 @@ def _load_array(source, image_shape, key, bad_images):
     )
 
 
-def _decode(source, image_shape, bad_images, folder, to):
-    """Writes images.npy and labels.npy of all that can be read into the folder `to`."""
+def _decode(
+    source: Source, image_shape: Shape, bad_images: str, folder: Path, to: str
+) -> dict[str, Any]:
+    """Writes images.npy and labels.npy of all readable pictures into the folder `to`."""
     _announce("decoding", source, folder)
     labels, skipped = [], []
-    # Written, not memory-mapped: on a full disk a map kills the process instead of raising.
+    # Written, not memory-mapped: on a full disk a memory map kills the process, without an error.
     with open(f"{to}/images.npy", "wb") as f:
         length = _write_header(f, source, source.size, image_shape)
         for index in _chunks(source.size):
@@ -289,28 +342,33 @@ def _decode(source, image_shape, bad_images, folder, to):
     return _meta(source, skipped)
 
 
-def _meta(source, bad):
-    """What a cache keeps of the list of `_Bad`."""
+def _meta(source: Source, bad: list[_Bad]) -> dict[str, Any]:
+    """Returns what a cache records about unreadable pictures."""
     if len(bad) == source.size:
         raise UserError(
             f"dataset '{source.name}': none of the {source.size} pictures of split "
             f"'{source.split}' can be read; the first, {bad[0].path}: {bad[0].reason}"
         )
-    return {"places": [b.place for b in bad], "skipped": [[b.path, b.reason] for b in bad]}
+    return {"places": [b.position for b in bad], "skipped": [[b.path, b.reason] for b in bad]}
 
 
-def _write_header(file, source, count, image_shape):
-    """Writes the head of a .npy file; NumPy pads it, so its length does not depend on `count`."""
-    described = {
+def _write_header(file: IO[bytes], source: Source, count: int, image_shape: Shape) -> int:
+    """Writes the header of a .npy file and returns its length.
+
+    NumPy pads the header, so its length does not depend on `count`.
+    """
+    description = {
         "descr": np.dtype(source.dtype).str,
         "fortran_order": False,
         "shape": (count, *image_shape),
     }
-    np.lib.format.write_array_header_1_0(file, described)
+    np.lib.format.write_array_header_1_0(file, description)
     return file.tell()
 
 
-def _load_stream(source, image_shape, key, bad_images):
+def _load_stream(
+    source: Source, image_shape: Shape, key: list[Any], bad_images: str
+) -> StreamedDataset:
     kept, skipped = None, ()
     if bad_images == "skip":
         folder = _folder("scans", source, key)
@@ -323,31 +381,26 @@ def _load_stream(source, image_shape, key, bad_images):
     return StreamedDataset(source, image_shape, fingerprint, kept, skipped)
 
 
-def _scan(source, image_shape, folder):
-    """Decodes all and keeps nothing but which pictures cannot be."""
+def _scan(source: Source, image_shape: Shape, folder: Path) -> dict[str, Any]:
+    """Decodes all pictures to find those that cannot be read."""
     _announce("looking for bad pictures in", source, folder)
 
-    def look(index):
+    def unreadable(index: np.ndarray) -> list[_Bad]:
         *_, bad = _read(source, index, image_shape, "skip")
         return bad
 
     with futures.ThreadPoolExecutor(os.cpu_count()) as threads:
-        return _meta(source, sum(threads.map(look, _chunks(source.size)), []))
+        return _meta(source, sum(threads.map(unreadable, _chunks(source.size)), []))
 
 
-@dataclasses.dataclass(frozen=True)
-class _Bad:
-    place: int  # in the source
-    path: str
-    reason: str
-
-
-def _chunks(size):
+def _chunks(size: int) -> list[np.ndarray]:
     return [np.arange(start, min(start + _CHUNK, size)) for start in range(0, size, _CHUNK)]
 
 
-def _read(source, index, image_shape, bad_images):
-    """(images, labels, list of _Bad) of the examples `index` that can be read."""
+def _read(
+    source: Source, index: np.ndarray, image_shape: Shape, bad_images: str
+) -> tuple[np.ndarray, np.ndarray, list[_Bad]]:
+    """Returns images and labels of the readable examples at `index`, and the others."""
     try:
         return *source.read(index, image_shape), []
     except BadImage as error:
@@ -365,13 +418,13 @@ def _read(source, index, image_shape, bad_images):
     return np.concatenate(images), np.concatenate(labels), sum(bad, [])
 
 
-def _announce(doing, source, folder):
+def _announce(doing: str, source: Source, folder: Path) -> None:
     print(
         f"{doing} {source.name} ({source.split}, {source.size} images): {folder}", file=sys.stderr
     )
 
 
-def _tell(dataset):
+def _list_skipped(dataset: Dataset | StreamedDataset) -> None:
     total = len(dataset) + len(dataset.skipped)
     print(
         f"{dataset.name} ({dataset.split}): {len(dataset.skipped)} of {total} pictures cannot be "

@@ -1,4 +1,4 @@
-"""One picture, whatever it was, made into one uint8 array of the shape a run asks for."""
+"""Decodes a picture of any kind into a uint8 array of the shape that a run requests."""
 
 import contextlib
 import errno
@@ -6,71 +6,84 @@ import logging
 import os
 import stat
 import warnings
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from genjax.errors import UserError
+from genjax.errors import UserError, one_line
+from genjax.shapes import Num, Shape, UInt8
+
+Result = TypeVar("Result")
 
 # Antialiased when shrinking, smooth when enlarging. Part of the cache key: change it and every
 # cached array is made again.
 RESIZE_FILTER = "bicubic"
 
 # A quarter of a gigabyte to decode an RGB picture, one gigabyte for one with alpha. A file of 150
-# kilobytes can hold any number of pixels, so its header is believed before anything is decoded.
+# kilobytes can hold any number of pixels, so its header is checked before anything is decoded.
 MAX_PIXELS = 2**26
 
-# What Pillow may take a file for, whatever its suffix. Above all not EPS: Pillow would start
-# Ghostscript for it.
+# What Pillow may take a file for, whatever its suffix. Not EPS: Pillow would start Ghostscript.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 
 # TIFF 6.0, section 8. A photometric interpretation of 0 means that 0 is white.
 _BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262
 
-# Errors of the file itself. All others (too many open files, a failing disk) are of the machine and
-# of the moment, and leaving a picture out because of them would make a dataset irreproducible.
+# Errors of the file itself. All others (too many open files, a failing disk) are of the machine at
+# the moment; leaving a picture out because of them would make a dataset irreproducible.
 _ERRORS_OF_THE_FILE = (errno.EACCES, errno.EPERM, errno.ENOENT, errno.ELOOP)
 
-# What matters in them is what makes a picture unreadable, and that comes as an exception.
+# Pillow also raises an exception for everything that makes a picture unreadable.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
 
 class BadImage(UserError):
-    """A picture that cannot be read; `path` and `reason` tell which and why."""
+    """A picture that cannot be read.
 
-    def __init__(self, path, reason):
+    Attributes:
+      path: its file.
+      reason: why it cannot be read.
+    """
+
+    def __init__(self, path: str, reason: str):
         super().__init__(path, reason)
         self.path, self.reason = path, reason
 
-    def __str__(self):
+    def __str__(self) -> str:
         return (
-            f"cannot read the picture {self.path}: {self.reason}; mend or remove it, "
+            f"cannot read the picture {self.path}: {self.reason}; repair or remove it, "
             "or leave out all such pictures with config.data.bad_images=skip"
         )
 
 
-def read_image(path, image_shape):
-    """The picture in a file, as uint8 [height, width, channels] (see `fit_image`).
+def read_image(path: str | os.PathLike, image_shape: Shape) -> UInt8[np.ndarray, "h w c"]:
+    """Reads a picture and fits it to `image_shape` (see `fit_image`).
 
-    The first frame where there are several, turned the way EXIF says. Colour profiles are ignored.
+    Of several frames it takes the first, turned the way EXIF says. Colour profiles are ignored.
 
     Raises:
-      BadImage: it is no picture, damaged, of more than MAX_PIXELS, or may not be read.
+      BadImage: the file is not a picture, is damaged, has more than MAX_PIXELS, or may not be read.
       UserError: the machine failed, not the picture.
     """
     return decoded(path, lambda image: fit_image(image, image_shape))
 
 
-def decoded(path, use):
-    """What `use` makes of the picture in a file, a PIL image, upright, 8 bits a channel.
+def decoded(path: str | os.PathLike, use: Callable[[Image.Image], Result]) -> Result:
+    """Decodes a picture and returns `use(image)`.
+
+    Args:
+      path: the file.
+      use: called with a PIL image, upright, of 8 bits a channel, whose file is still open.
 
     Raises:
       BadImage, UserError: as `read_image`.
     """
     try:
         status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would block
             raise ValueError("it is not a file")
         if status.st_size == 0:
             raise ValueError("the file is empty")
@@ -86,13 +99,15 @@ def decoded(path, use):
     except Exception as error:  # a damaged file makes decoders raise almost anything
         if isinstance(error, OSError) and error.errno not in (None, *_ERRORS_OF_THE_FILE):
             raise UserError(
-                f"cannot read {one_line(path)}: {error.strerror}; the file may be good, so look to "
-                "the machine and run again"
+                f"cannot read {one_line(path)}: {error.strerror}; the file may be good: check the "
+                "machine and run again"
             ) from error
         raise BadImage(one_line(path), _reason(error)) from error
 
 
-def fit_image(image, image_shape):
+def fit_image(
+    image: Image.Image | Num[np.ndarray, "h0 w0 c0"], image_shape: Sequence[int]
+) -> UInt8[np.ndarray, "h w c"]:
     """Scales `image` until it covers `image_shape`, then crops the centre.
 
     Args:
@@ -100,7 +115,7 @@ def fit_image(image, image_shape):
       image_shape: (height, width, channels), channels 1 (grey) or 3 (RGB).
 
     Returns:
-      uint8 array [height, width, channels]. Transparent pixels are laid over white.
+      The image with `image_shape`. Transparent pixels are laid over white.
     """
     height, width, channels = image_shape
     if isinstance(image, np.ndarray):
@@ -122,15 +137,10 @@ def fit_image(image, image_shape):
     return np.asarray(image, np.uint8).reshape(height, width, channels)
 
 
-def one_line(text):
-    """`text` without line breaks: a file's name may hold them."""
-    return " ".join(str(text).split())
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """Turns a decoded picture upright and scales 16-bit grey to 0..255.
 
-
-def _eight_bit(image):
-    """The decoded picture, upright, with 16-bit grey scaled to 0..255: Pillow would clip at 255.
-
-    Of 16-bit colour Pillow keeps the high bytes.
+    Pillow would clip it at 255. Of 16-bit colour it keeps the high bytes.
     """
     if image.mode.startswith("I;16") or image.mode == "I" and image.format in ("PNG", "PPM"):
         tags = getattr(image, "tag_v2", {})  # of a TIFF
@@ -147,19 +157,19 @@ def _eight_bit(image):
     return _upright(image)
 
 
-def _scaled(wide, white=65535):
-    """0..white to 0..255, rounded."""
+def _scaled(wide: np.ndarray, white: int = 65535) -> np.ndarray:
+    """Scales 0..white to 0..255, rounded."""
     return ((wide.astype(np.uint32) * 255 + white // 2) // white).astype(np.uint8)
 
 
-def _upright(image):
+def _upright(image: Image.Image) -> Image.Image:
     # Garbage in the metadata does not make the pixels wrong.
     with contextlib.suppress(Exception):
         ImageOps.exif_transpose(image, in_place=True)
     return image
 
 
-def _reason(error):
+def _reason(error: Exception) -> str:
     if isinstance(error, Image.UnidentifiedImageError):
         return "it is not a picture in one of the formats " + ", ".join(FORMATS)
     if isinstance(error, OSError) and error.errno is not None:

@@ -1,51 +1,19 @@
-"""One picture as a dataset of one example, and the pictures that are always there."""
+"""One picture as a dataset of one example, and the pictures that are always available."""
 
 import dataclasses
-import hashlib
 import importlib.resources
 import json
 from pathlib import Path
 
 import numpy as np
 
-from genjax.data.images import one_line, read_image
-from genjax.data.sources import Source
-from genjax.errors import UserError
+from genjax.data.images import read_image
+from genjax.data.source import Index, Source, sha256_of
+from genjax.errors import UserError, one_line
+from genjax.shapes import Int, Shape, UInt8
 
 # Photographs that come with scikit-learn, CC BY 2.0: by Yuichi Sakuraba and by dany13.
 EMBEDDED = ("china", "flower")
-
-
-def picture_path(name):
-    """The file of a picture: a path, or a name in `EMBEDDED`; UserError where there is none."""
-    if name in EMBEDDED:
-        return Path(str(importlib.resources.files("sklearn.datasets.images") / f"{name}.jpg"))
-    path = Path(name).expanduser()
-    if not path.is_file():
-        raise UserError(
-            f"there is no picture {one_line(name)!r}; give the path of one, or {_known()}"
-        )
-    return path
-
-
-def _known():
-    return " or ".join(f"'{name}'" for name in EMBEDDED)
-
-
-def picture_source(name, split):
-    """The dataset of one picture, the same in every split."""
-    path = picture_path(name)
-    status = path.stat()
-    told = json.dumps([name, status.st_size, status.st_mtime_ns])
-    return PictureSource(
-        name=f"picture:{name}",
-        version="0",
-        split=split,
-        fingerprint=hashlib.sha256(told.encode()).hexdigest(),
-        class_names=(),
-        size=1,
-        path=str(path),
-    )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -54,6 +22,38 @@ class PictureSource(Source):
 
     path: str
 
-    def read(self, index, image_shape):
+    def read(
+        self, index: Index, image_shape: Shape
+    ) -> tuple[UInt8[np.ndarray, "b h w c"], Int[np.ndarray, " b"]]:
         image = read_image(self.path, image_shape)
         return np.stack([image] * len(index)), np.zeros(len(index), np.int32)
+
+
+def picture_path(name: str) -> Path:
+    """Returns the file of a picture, which is named by its path or by a name in `EMBEDDED`.
+
+    Raises:
+      UserError: there is no such picture.
+    """
+    if name in EMBEDDED:
+        return Path(str(importlib.resources.files("sklearn.datasets.images") / f"{name}.jpg"))
+    path = Path(name).expanduser()
+    if not path.is_file():
+        known = " or ".join(f"'{name}'" for name in EMBEDDED)
+        raise UserError(f"there is no picture {one_line(name)!r}; give the path of one, or {known}")
+    return path
+
+
+def picture_source(name: str, split: str) -> PictureSource:
+    """Returns the dataset of one picture, the same in every split; errors as `picture_path`."""
+    path = picture_path(name)
+    status = path.stat()
+    return PictureSource(
+        name=f"picture:{name}",
+        version="0",
+        split=split,
+        fingerprint=sha256_of(json.dumps([name, status.st_size, status.st_mtime_ns])),
+        class_names=(),
+        size=1,
+        path=str(path),
+    )

@@ -1,7 +1,7 @@
-"""Batches decoded ahead of the steps that ask for them, by threads or processes, with Grain.
+"""Batches decoded ahead of the steps that need them, by threads or processes, with Grain.
 
-What Grain streams are whole batches, one a step, so the order is that of the steps however many
-workers there are, and a stream may begin at any step.
+Grain streams complete batches, one a step, so their order is that of the steps for any number of
+workers, and a stream can start at any step.
 """
 
 import contextlib
@@ -10,7 +10,9 @@ import signal
 import sys
 import threading
 import weakref
+from collections.abc import Callable
 from multiprocessing import connection, process
+from typing import Any, Protocol, SupportsInt, runtime_checkable
 
 import grain
 import numpy as np
@@ -23,24 +25,43 @@ _AHEAD = 2  # batches decoded at once by each worker process, and batches that w
 _STEPS = 2**62  # more than any run has
 
 
+@runtime_checkable
+class Readable(Protocol):
+    """What is streamed: `genjax.data.dataset.StreamedDataset`."""
+
+    def batch(self, index: np.ndarray, slot: np.ndarray) -> dict[str, np.ndarray]: ...
+
+
 class StreamedBatches:
-    """`batch(step)`; quick where steps follow one another, right wherever they jump.
+    """`batch(step)`, read ahead while the steps follow one another; a jump starts a new stream."""
 
-    Args:
-      dataset: a `StreamedDataset`.
-      order: called with a step, returns (index, slot).
-      num_workers: processes; 0 stands for threads.
-      stop: the first step that will not be needed, or None.
-    """
+    def __init__(
+        self,
+        dataset: Readable,
+        order: Callable[[int], tuple[np.ndarray, np.ndarray]],
+        num_workers: int = 0,
+        stop: int | None = None,
+    ):
+        """Reads nothing yet.
 
-    def __init__(self, dataset, order, num_workers=0, stop=None):
+        Args:
+          dataset: the data.
+          order: maps a step to (index, slot).
+          num_workers: processes; 0 stands for threads.
+          stop: the first step that will not be needed, or None.
+        """
         self._read = _Read(dataset, order)
         self._num_workers, self._stop = num_workers, stop
-        self._next, self._iterators = None, []  # none, or the one that gives the next step
-        # Workers that live when the interpreter goes down leave shared memory and tracebacks.
+        self._next, self._iterators = None, []  # empty, or the one that gives the next step
+        # Workers that are alive when the interpreter exits leave shared memory and tracebacks.
         weakref.finalize(self, _close, self._iterators)
 
-    def __call__(self, step):
+    def __call__(self, step: SupportsInt) -> dict[str, np.ndarray]:
+        """Returns the batch of a step.
+
+        Raises:
+          UserError: an example cannot be read, or a worker process died.
+        """
         step = int(step)
         if self._stop is not None and step >= self._stop:
             return self._read(step)
@@ -59,22 +80,22 @@ class StreamedBatches:
                 ) from error
             raise
         self._next = step + 1
-        # Out of the memory shared with the worker, which is freed at once.
+        # Copied out of the memory shared with the worker, which is freed at once.
         return {key: np.array(value) for key, value in batch.items()}
 
-    def close(self):
-        """Ends the reading ahead: no worker is left. Asked for a step, it begins again."""
+    def close(self) -> None:
+        """Ends the reading ahead: no worker remains. A later call starts a new stream."""
         _close(self._iterators)
         self._next = None
 
-    def _stream(self, step):
+    def _stream(self, step: int) -> grain.IterDataset:
         steps = grain.MapDataset.range(step, _STEPS if self._stop is None else self._stop)
         batches = steps.map(self._read)
         if self._num_workers == 0:
             return batches.to_iter_dataset(
                 grain.ReadOptions(num_threads=_THREADS, prefetch_buffer_size=_THREADS)
             )
-        if not flags.FLAGS.is_parsed():  # Grain reads its own in every worker
+        if not flags.FLAGS.is_parsed():  # Grain reads its own flags in every worker
             flags.FLAGS.mark_as_parsed()
         return batches.to_iter_dataset(
             grain.ReadOptions(num_threads=_AHEAD, prefetch_buffer_size=_AHEAD)
@@ -86,34 +107,34 @@ class StreamedBatches:
         )
 
 
-def _close(iterators):
+def _close(iterators: list[Any]) -> None:
     while iterators:
         iterators.pop().close()
 
 
 class _Read:
-    """The batch of a step; sent to the workers."""
+    """Reads the batch of a step; is sent to the workers."""
 
-    def __init__(self, dataset, order):
+    def __init__(self, dataset: Readable, order: Callable[[int], tuple[np.ndarray, np.ndarray]]):
         self._dataset, self._order = dataset, order
 
-    def __call__(self, step):
+    def __call__(self, step: SupportsInt) -> dict[str, np.ndarray]:
         return self._dataset.batch(*self._order(int(step)))
 
 
-def _set_up_worker(index, count):
-    """Runs first in a worker: no accelerator, deaf to signals meant for the run, never orphaned."""
+def _set_up_worker(index: int, count: int) -> None:
+    """Prepares a worker: no accelerator, no signals meant for the run, no life after the run."""
     os.environ["JAX_PLATFORMS"] = "cpu"
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     if "jax" in sys.modules:  # it read the environment when it was imported
         sys.modules["jax"].config.update("jax_platforms", "cpu")
-    # A scheduler and Ctrl-C signal the whole group; the run stops in order and then its workers.
+    # A scheduler and Ctrl-C signal the full group; the run ends in order and then its workers.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         with contextlib.suppress(ValueError):
             signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
-def _end_with_parent():
+def _end_with_parent() -> None:
     connection.wait([process.parent_process().sentinel])
     os._exit(1)

@@ -1,73 +1,91 @@
-"""From uint8 pixels to what a network sees: on the device, keyed, one key an example.
+"""Transforms from uint8 pixels to the inputs of a network: on the device, one key an example.
 
-Every function takes images [B, H, W, C] and keys [B] and treats each example by its own key.
+Every function takes images [B, H, W, C] and keys [B] and transforms each example with its own key.
 """
 
 import dataclasses
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from genjax import rng
+from genjax.rng import Rngs
+from genjax.typing import AnyArray, Array, Float, Int, Key, Num
 
 # A static binarisation is part of the data: one fixed draw for each pixel, the same in every run.
 STATIC_BINARIZATION_KEY = 0
 
 
-def unit(images, keys=None):
-    """uint8 -> float32 in [0, 1]."""
+def unit(
+    images: Num[AnyArray, "*shape"], keys: Key[Array, " b"] | None = None
+) -> Float[AnyArray, "*shape"]:
+    """Scales uint8 to float32 in [0, 1]."""
     return images.astype(jnp.float32) / 255.0
 
 
-def symmetric(images, keys=None):
-    """uint8 -> float32 in [-1, 1]."""
+def symmetric(
+    images: Num[AnyArray, "*shape"], keys: Key[Array, " b"] | None = None
+) -> Float[AnyArray, "*shape"]:
+    """Scales uint8 to float32 in [-1, 1]."""
     return images.astype(jnp.float32) / 127.5 - 1.0
 
 
-def integers(images, keys=None):
-    """Codes, or pixels, as they are: int32."""
+def integers(
+    images: Num[AnyArray, "*shape"], keys: Key[Array, " b"] | None = None
+) -> Int[AnyArray, "*shape"]:
+    """Converts codes, or pixels, to int32."""
     return images.astype(jnp.int32)
 
 
-def dequantized(images, keys):
-    """uint8 -> float32 in [0, 1), (x + u) / 256 with u uniform in [0, 1) (Theis et al. 2016)."""
+def dequantized(
+    images: Num[AnyArray, "b h w c"], keys: Key[Array, " b"]
+) -> Float[Array, "b h w c"]:
+    """Adds noise: uint8 -> float32 in [0, 1), (x + u) / 256 with u uniform in [0, 1).
+
+    Theis et al. 2016, https://arxiv.org/abs/1511.01844, section 3.1.
+    """
     return (images.astype(jnp.float32) + rng.uniform(keys, images.shape[1:])) / 256.0
 
 
-def binarized(images, keys):
-    """uint8 -> float32 in {0, 1}: each pixel is 1 with probability x / 255."""
+def binarized(images: Num[AnyArray, "b h w c"], keys: Key[Array, " b"]) -> Float[Array, "b h w c"]:
+    """Draws float32 pixels in {0, 1}: 1 with probability x / 255."""
     return (rng.uniform(keys, images.shape[1:]) < unit(images)).astype(jnp.float32)
 
 
-def random_flip(images, keys):
+def random_flip(images: Num[AnyArray, "b h w c"], keys: Key[Array, " b"]) -> Num[Array, "b h w c"]:
     """Mirrors each image left to right with probability 1/2."""
     flip = rng.uniform(keys, (1, 1, 1)) < 0.5
     return jnp.where(flip, images[:, :, ::-1, :], images)
 
 
-def alternating_flip(images, keys, epochs):
+def alternating_flip(
+    images: Num[AnyArray, "b h w c"], keys: Key[Array, " b"], epochs: Int[Array, " b"]
+) -> Num[Array, "b h w c"]:
     """Mirrors about half of the images in epoch 0, and each one every other epoch from then on.
 
-    Every pair of epochs sees each image both ways (Jordan 2024, https://arxiv.org/abs/2404.00498).
+    Every pair of epochs has each image both ways (Jordan 2024, https://arxiv.org/abs/2404.00498).
 
     Args:
-      images: [B, H, W, C].
-      keys: [B], of the images themselves: the same in every epoch.
-      epochs: int32 [B].
+      images: any dtype.
+      keys: of the images themselves: the same in every epoch.
+      epochs: the epoch of each example.
     """
     first = rng.uniform(keys, ()) < 0.5
     flip = first ^ (epochs % 2 == 1)
     return jnp.where(flip[:, None, None, None], images[:, :, ::-1, :], images)
 
 
-def random_crop(images, keys, padding):
-    """Pads by reflection with `padding` pixels and crops each image at a place of its own."""
+def random_crop(
+    images: Num[AnyArray, "b h w c"], keys: Key[Array, " b"], padding: int
+) -> Num[Array, "b h w c"]:
+    """Pads by reflection with `padding` pixels and crops each image at its own random position."""
     _, height, width, channels = images.shape
     around = ((0, 0), (padding, padding), (padding, padding), (0, 0))
     padded = jnp.pad(images, around, mode="reflect")
 
-    def crop(image, key):
+    def crop(image: Num[Array, "h2 w2 c"], key: Key[Array, ""]) -> Num[Array, "h w c"]:
         y, x = jax.random.randint(key, (2,), 0, 2 * padding + 1)
         return jax.lax.dynamic_slice(image, (y, x, 0), (height, width, channels))
 
@@ -83,20 +101,20 @@ PIXELS = {
     "symmetric": symmetric,
     "integers": integers,
     "dequantized": dequantized,
-    "binarized_dynamic": binarized,  # a new draw every step
-    "binarized_static": binarized,  # one draw for ever
+    "binarized_dynamic": binarized,  # drawn anew every step
+    "binarized_static": binarized,  # drawn once
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class Transform:
-    """What happens to a batch on the device before the loss sees it.
+    """The transform of a batch on the device, before the loss.
 
     Attributes:
-      pixels: a name in `PIXELS`. Evaluation binarises statically whichever way training does.
+      pixels: a name in `PIXELS`. Evaluation binarises statically, also where training does not.
       flip: a name in `FLIPS` (training only).
       crop_padding: pixels of reflection padding for random crops (training only), 0 for none.
-      batch_size, num_examples: of training, from which alternating flips know the epoch.
+      batch_size, num_examples: of training; alternating flips compute the epoch from them.
     """
 
     pixels: str = "unit"
@@ -106,19 +124,25 @@ class Transform:
     num_examples: int = 1
 
     @property
-    def _steps(self):
-        """After so many steps an epoch and a batch end together ..."""
+    def _steps(self) -> int:
+        """The number of steps after which an epoch and a batch end together."""
         return self.num_examples // math.gcd(self.num_examples, self.batch_size)
 
     @property
-    def _epochs(self):
-        """... after so many epochs."""
+    def _epochs(self) -> int:
+        """The number of epochs in `_steps` steps."""
         return self.batch_size // math.gcd(self.num_examples, self.batch_size)
 
-    def __call__(self, batch, rngs, train):
-        """Returns the batch with "image" [B, H, W, C], float32 but for "integers".
+    def __call__(self, batch: dict[str, Any], rngs: Rngs, train: bool) -> dict[str, Any]:
+        """Transforms "image" of a batch.
 
-        `rngs` is a `genjax.rng.Rngs`.
+        Args:
+          batch: {"image": [B, H, W, C], "index", "slot", ...}, see `genjax.data.dataset`.
+          rngs: the random streams of the step.
+          train: whether to augment.
+
+        Returns:
+          The batch, its "image" float32, or int32 for "integers".
         """
         images = batch["image"]
         if train and self.crop_padding:
@@ -127,11 +151,10 @@ class Transform:
             images = random_flip(images, rngs("flip"))
         if train and self.flip == "alternating":
             keys = rng.per_example(rng.stream(rngs.root, "flip"), batch["index"])
-            # Steps of an epoch first: examples seen would overflow an int32.
-            whole, part = divmod(rngs.step, self._steps)
-            epochs = whole * self._epochs + (part * self.batch_size + batch["slot"]) // (
-                self.num_examples
-            )
+            # In two parts: the number of all examples so far would overflow an int32.
+            periods, steps = divmod(rngs.step, self._steps)
+            examples = steps * self.batch_size + batch["slot"]
+            epochs = periods * self._epochs + examples // self.num_examples
             images = alternating_flip(images, keys, epochs)
         if self.pixels == "binarized_static" or self.pixels == "binarized_dynamic" and not train:
             keys = rng.per_example(jax.random.key(STATIC_BINARIZATION_KEY), batch["index"])

@@ -1,49 +1,78 @@
-"""Denoisers made of denoisers: guidance, clipping, known pixels."""
+"""Denoisers made from denoisers: guidance, clipping, inpainting."""
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
+from genjax.diffusion.process import Denoiser, Process
+from genjax.typing import Array, Bool, Float, Int
 
-def classifier_free(denoise, labels, nothing, process, scale, interval=(0.0, float("inf"))):
-    """Classifier-free guidance (Ho & Salimans 2022), both classes in one evaluation.
+
+def classifier_free(
+    denoise: Callable[..., Float[Array, "b ..."]],
+    labels: Int[Array, " b"],
+    no_class: Int[Array, " b"],
+    process: Process,
+    scale: float | int,
+    interval: tuple[float | int, float | int] = (0.0, float("inf")),
+) -> Denoiser:
+    """Returns the denoiser of classifier-free guidance (Ho & Salimans 2022).
+
+    The predictions with and without labels come from one evaluation, of twice the batch.
 
     Args:
       denoise: (x, t, labels) -> x0_hat.
-      labels: int [B]. nothing: likewise, what stands for no class.
-      process, scale, interval: as of `guided`.
+      labels: the classes.
+      no_class: the label that stands for no class, for each example.
+      process: the diffusion process.
+      scale: 1 for no guidance, see `guided`.
+      interval: the noise levels at which to guide, see `guided`.
     """
 
-    def both(x, t):
-        pairs = denoise(jnp.concatenate([x, x]), t, jnp.concatenate([labels, nothing]))
-        better, worse = jnp.split(pairs, 2)
-        return worse + scale * (better - worse)
+    def guided_denoise(x, t):
+        pairs = denoise(jnp.concatenate([x, x]), t, jnp.concatenate([labels, no_class]))
+        conditional, unconditional = jnp.split(pairs, 2)
+        return unconditional + scale * (conditional - unconditional)
 
-    alone = lambda x, t: denoise(x, t, labels)
-    return _inside(both, alone, process, interval) if scale != 1 else alone
+    plain = lambda x, t: denoise(x, t, labels)
+    return _inside_interval(guided_denoise, plain, process, interval) if scale != 1 else plain
 
 
-def guided(denoise, weaker, process, scale, interval=(0.0, float("inf"))):
-    """weaker + scale (denoise - weaker), inside an interval of noise levels.
+def guided(
+    denoise: Denoiser,
+    guide: Denoiser,
+    process: Process,
+    scale: float | int,
+    interval: tuple[float | int, float | int] = (0.0, float("inf")),
+) -> Denoiser:
+    """Returns guide + scale (denoise - guide), applied inside an interval of noise levels.
 
-    Autoguidance (Karras et al. 2024) where `weaker` is a smaller or less trained net. Outside of
-    the interval of s = sigma / alpha (Kynkaanniemi et al. 2024) the weaker one is not evaluated.
+    With a smaller or less trained network as the guide this is autoguidance (Karras et al. 2024).
+    Outside of the interval (Kynkaanniemi et al. 2024) the guide is not evaluated.
 
     Args:
-      denoise, weaker: denoisers.
-      process: a `Process`.
-      scale: 1 for none.
-      interval: (low, high], in s = sigma / alpha.
+      denoise: the denoiser to improve.
+      guide: the weaker denoiser.
+      process: the diffusion process.
+      scale: 1 for no guidance.
+      interval: (low, high], of s = sigma / alpha.
     """
 
-    def both(x, t):
-        worse = weaker(x, t)
-        return worse + scale * (denoise(x, t) - worse)
+    def guided_denoise(x, t):
+        weaker = guide(x, t)
+        return weaker + scale * (denoise(x, t) - weaker)
 
-    return _inside(both, denoise, process, interval) if scale != 1 else denoise
+    return _inside_interval(guided_denoise, denoise, process, interval) if scale != 1 else denoise
 
 
-def _inside(inner, outer, process, interval):
-    """A denoiser that is one of two, by the noise level."""
+def _inside_interval(
+    inner: Denoiser,
+    outer: Denoiser,
+    process: Process,
+    interval: tuple[float | int, float | int],
+) -> Denoiser:
+    """Returns the denoiser that is `inner` inside the interval of noise levels, else `outer`."""
     low, high = interval
     if low <= 0 and high == float("inf"):
         return inner
@@ -56,17 +85,21 @@ def _inside(inner, outer, process, interval):
     return denoise
 
 
-def clipped(denoise):
-    """x0_hat kept in [-1, 1], the range of the images (Ho et al. 2020)."""
+def clipped(denoise: Denoiser) -> Denoiser:
+    """Clips x0_hat to [-1, 1], the range of the images (Ho et al. 2020)."""
     return lambda x, t: jnp.clip(denoise(x, t), -1.0, 1.0)
 
 
-def inpainting(denoise, known, mask):
-    """x0_hat with the pixels that are known put in (Wang et al. 2023, DDNM, eq. 13).
+def inpainting(
+    denoise: Denoiser,
+    known: Float[Array, "b *shape"],
+    mask: Float[Array, "b *shape"] | Bool[Array, "b *shape"],
+) -> Denoiser:
+    """Sets the known pixels of x0_hat (Wang et al. 2023, DDNM, eq. 13).
 
     Args:
-      denoise: a denoiser.
-      known: [B, ...]; what it says where the mask is 0 does not matter.
-      mask: like it, 1 where a pixel is known.
+      denoise: the denoiser.
+      known: the images; arbitrary where the mask is 0.
+      mask: 1 where a pixel is known, else 0.
     """
     return lambda x, t: jnp.where(mask > 0, known, denoise(x, t))

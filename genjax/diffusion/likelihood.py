@@ -1,23 +1,39 @@
-"""What a diffusion model says of the probability of an image, in nats: a bound, and by its ODE."""
+"""The probability of an image under a diffusion model, in nats: a lower bound, and by its ODE."""
+
+from types import ModuleType
 
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import log_ndtr
 
 from genjax import rng
+from genjax.diffusion.process import Denoiser, Process
+from genjax.errors import UserError
+from genjax.typing import AnyArray, Array, Float, Int, Key
+
+# --- The variational bound ------------------------------------------------------------------------
 
 
-def discretized_normal_log_prob(x, mean, std, levels=256):
-    """log of N(mean, std^2)'s mass in each pixel's bin (Ho et al. 2020, eq. 13), summed: [B].
+def discretized_normal_log_prob(
+    x: Float[Array, "b *shape"],
+    mean: Float[Array, "b *shape"],
+    std: Float[Array, ""] | float,
+    levels: int = 256,
+) -> Float[Array, " b"]:
+    """Computes the log-mass of N(mean, std^2) in the bins of all pixels (Ho et al. 2020, eq. 13).
+
+    The result is summed over pixels. The first and the last bin are open.
 
     Args:
-      x: [B, ...], values -1 + 2 k / (levels - 1), k = 0..levels - 1; the outer bins are open.
-      mean: like x. std: a scalar.
+      x: values -1 + 2 k / (levels - 1), k = 0..levels - 1.
+      mean: of each pixel.
+      std: the same for all pixels.
+      levels: number of values a pixel can have.
     """
     half = 1.0 / (levels - 1)
     upper = jnp.where(x > 1 - half, jnp.inf, (x - mean + half) / std)
     lower = jnp.where(x < -1 + half, -jnp.inf, (x - mean - half) / std)
-    # In the right tail both are close to 1: there, take the mirror image.
+    # In the right tail both probabilities are close to 1; those of the mirror image are not.
     mirror = lower > 0
     upper, lower = jnp.where(mirror, -lower, upper), jnp.where(mirror, -upper, lower)
     log_upper, log_lower = log_ndtr(upper), log_ndtr(lower)
@@ -25,8 +41,16 @@ def discretized_normal_log_prob(x, mean, std, levels=256):
     return _sum(log_mass)
 
 
-def vlb_terms(denoise, process, times, x0, keys, num_draws=1, levels=256):
-    """The terms of -log P(x_0) <= prior + diffusion + reconstruction, each in nats [B].
+def vlb_terms(
+    denoise: Denoiser,
+    process: Process,
+    times: Float[AnyArray, " n"],
+    x0: Float[Array, "b *shape"],
+    keys: Key[Array, " b"],
+    num_draws: int = 1,
+    levels: int = 256,
+) -> dict[str, Float[Array, " b"]]:
+    """Estimates the terms of -log P(x_0) <= prior + diffusion + reconstruction, in nats.
 
       prior           KL(q(x_T | x_0) || N(0, prior_std^2))
       diffusion       sum_i KL(q(x_i-1 | x_i, x_0) || q(x_i-1 | x_i, x0_hat))
@@ -36,13 +60,14 @@ def vlb_terms(denoise, process, times, x0, keys, num_draws=1, levels=256):
     (Sohl-Dickstein et al. 2015; Ho et al. 2020, eq. 5; Kingma et al. 2021, eq. 13.)
 
     Args:
-      denoise: a denoiser; t is [B] here.
-      process: a `Process`.
-      times: [N], falling, those of the chain: T..1 of a discrete process for its own bound.
-      x0: [B, ...], images in [-1, 1], see `discretized_normal_log_prob`.
-      keys: [B].
-      num_draws: terms of the sum that each image is looked at in, one in each of `num_draws` equal
-        parts of it; N - 1 for all of them.
+      denoise: the denoiser; here t is [B].
+      process: the diffusion process.
+      times: falling, those of the chain: T..1 of a discrete process for its own bound.
+      x0: images in [-1, 1], see `discretized_normal_log_prob`.
+      keys: one per image.
+      num_draws: how many terms of the sum over i to evaluate for each image, one from each of
+        `num_draws` equal parts of the sum; N - 1 for all of them.
+      levels: number of values a pixel can have.
     """
     times = jnp.asarray(times, jnp.float32)
     count = times.shape[0] - 1
@@ -75,26 +100,39 @@ def vlb_terms(denoise, process, times, x0, keys, num_draws=1, levels=256):
     return {"prior": prior, "diffusion": diffusion, "reconstruction": recon}
 
 
-def ode_log_prob(denoise, process, images, probes, tolerance=1e-5, max_steps=4096):
-    """log p(images) under the probability-flow ODE (Song et al. 2021b, section 4.3), nats [B].
+# --- The density by the probability-flow ODE ------------------------------------------------------
 
-    With x = r (cos(phi) x_0 + sin(phi) eps), every process is the same ODE, d(x / r) / d phi = v,
-    on a bounded interval of the angle phi; it is solved there, each image with steps of its own
-    (Dormand & Prince 5(4) of diffrax), together with the divergence of v, estimated as
+
+def ode_log_prob(
+    denoise: Denoiser,
+    process: Process,
+    images: Float[Array, "b *shape"],
+    probes: Float[Array, "b *shape"],
+    tolerance: float = 1e-5,
+    max_steps: int = 4096,
+) -> tuple[Float[Array, " b"], Int[Array, " b"]]:
+    """Computes log p(images) by the probability-flow ODE (Song et al. 2021b, section 4.3), in nats.
+
+    With x = r (cos(phi) x_0 + sin(phi) eps), every process has the same ODE, d(x / r) / d phi = v,
+    on a bounded interval of the angle phi. It is solved there (Dormand & Prince 5(4) of diffrax,
+    with step sizes of its own for each image), together with the divergence of v, estimated as
     probe^T dv/dx probe (Hutchinson; Grathwohl et al. 2019).
 
     Args:
-      denoise: a denoiser.
-      process: a `Process`; the images are taken as x / alpha at its t_min.
-      images: [B, ...].
-      probes: like them, of mean 0 and variance 1, Rademacher for the least variance.
+      denoise: the denoiser.
+      process: the diffusion process; the images are taken as x / alpha at its t_min.
+      images: in [-1, 1].
+      probes: noise of mean 0 and variance 1; that of `rademacher` has the least variance.
       tolerance: absolute and relative, of each step.
+      max_steps: limit of the solver.
 
     Returns:
-      (log-density of the images [B], steps of the solver [B]); NaN where max_steps did not do.
-    """
-    import diffrax  # only this needs it
+      (log-density of the images, steps of the solver); NaN where `max_steps` were not enough.
 
+    Raises:
+      UserError: diffrax is not installed.
+    """
+    diffrax = _import_diffrax()
     ends = jnp.asarray([process.t_min, process.t_max], jnp.float32)
     alphas, sigmas = process.alpha_sigma(ends)
     first, last = jnp.arctan2(sigmas, alphas)
@@ -109,14 +147,14 @@ def ode_log_prob(denoise, process, images, probes, tolerance=1e-5, max_steps=409
         eps = (y - cos * x0) / sin
         return cos * eps - sin * x0
 
-    def change(phi, state, probe):
+    def derivative(phi, state, probe):
         slope, pushed = jax.jvp(lambda y: v(phi, y), (state[0],), (probe,))
         return slope, jnp.sum(probe * pushed)
 
-    def one(image, probe):
+    def log_prob_of_one(image, probe):
         start = image * alphas[0] / radii[0], jnp.zeros(())
         solution = diffrax.diffeqsolve(
-            diffrax.ODETerm(change),
+            diffrax.ODETerm(derivative),
             diffrax.Dopri5(),
             first,
             last,
@@ -134,14 +172,35 @@ def ode_log_prob(denoise, process, images, probes, tolerance=1e-5, max_steps=409
         log_prob = log_prior + divergence + image.size * jnp.log(alphas[0] / radii[0])
         return jnp.where(done, log_prob, jnp.nan), solution.stats["num_steps"]
 
-    return jax.vmap(one)(images, probes)
+    return jax.vmap(log_prob_of_one)(images, probes)
 
 
-def dequantize(x, keys, levels=256):
-    """Images -1 + 2 k / (levels - 1) -> -1 + 2 (k + u) / levels, u uniform, one key an image."""
+def _import_diffrax() -> ModuleType:
+    try:
+        import diffrax
+    except ModuleNotFoundError as error:
+        raise UserError(
+            "the likelihood by the ODE (config.eval.ode_tolerance above 0) needs the package "
+            "diffrax, which is not installed: pip install -e '.[ode]'"
+        ) from error
+    return diffrax
+
+
+def rademacher(keys: Key[Array, " b"], shape: tuple[int, ...]) -> Float[Array, "b ..."]:
+    """Draws -1 or 1, each with probability 1/2: row i, of the given shape, from keys[i]."""
+    return jax.vmap(lambda key: jax.random.rademacher(key, shape, jnp.float32))(keys)
+
+
+def dequantize(
+    x: Float[Array, "b *shape"], keys: Key[Array, " b"], levels: int = 256
+) -> Float[Array, "b *shape"]:
+    """Draws images uniformly from the bins of their pixels.
+
+    -1 + 2 k / (levels - 1) becomes -1 + 2 (k + u) / levels, with u uniform in [0, 1).
+    """
     k = jnp.round((x + 1) * (levels - 1) / 2)
     return 2 * (k + rng.uniform(keys, x.shape[1:])) / levels - 1
 
 
-def _sum(x):
+def _sum(x: Float[Array, "b ..."]) -> Float[Array, " b"]:
     return jnp.sum(x, axis=tuple(range(1, x.ndim)))

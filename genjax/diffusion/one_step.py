@@ -1,47 +1,75 @@
 """Images in one step: mean flows and consistency training."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
 from genjax import rng
-from genjax.diffusion.process import expand
+from genjax.diffusion.process import Denoiser, Process, expand
+from genjax.typing import Array, Float, Key, Num
+
+# --- Mean flows -----------------------------------------------------------------------------------
 
 
-def meanflow_loss(u, x0, eps, r, t, power=1.0, c=1e-3):
-    """Mean flows (Geng et al. 2025, algorithm 1) on the straight path x_t = (1 - t) x_0 + t eps.
+def meanflow_loss(
+    u: Callable[..., Float[Array, "b *shape"]],
+    x0: Float[Array, "b *shape"],
+    eps: Float[Array, "b *shape"],
+    r: Float[Array, " b"],
+    t: Float[Array, " b"],
+    power: float | int = 1.0,
+    c: float = 1e-3,
+) -> tuple[Float[Array, " b"], Float[Array, " b"]]:
+    """Computes the loss of mean flows (Geng et al. 2025, algorithm 1).
 
-    u(x, r, t) is the average of the velocity from r to t, so that x_r = x_t - (t - r) u, and
-    (t - r) u = int_r^t v gives the identity u = v - (t - r) du/dt along the path.
+    On the straight path x_t = (1 - t) x_0 + t eps, u(x, r, t) is the average of the velocity v from
+    r to t, so that x_r = x_t - (t - r) u. As (t - r) u = int_r^t v, u = v - (t - r) du/dt along the
+    path; the loss is the squared difference of the two sides.
 
     Args:
       u: (x [B, ...], r [B], t [B]) -> [B, ...]; differentiated forwards.
-      x0, eps: [B, ...].
-      r, t: [B], 0 <= r <= t <= 1.
-      power, c: each example's squared error e counts e / (e + c)^power, the denominator held fixed.
+      x0: the images.
+      eps: standard normal noise.
+      r: the earlier times, 0 <= r <= t.
+      t: the later times, at most 1.
+      power: of the adaptive weight: with squared error e, an example has loss e / (e + c)^power,
+        whose denominator is not differentiated.
+      c: keeps that denominator positive.
 
     Returns:
-      (loss [B], mean squared error of u [B]).
+      (the loss, the mean squared error of u), per example.
     """
     v = eps - x0
     x = x0 + expand(t, x0) * v
     average, derivative = jax.jvp(u, (x, r, t), (v, jnp.zeros_like(r), jnp.ones_like(t)))
-    wanted = jax.lax.stop_gradient(v - expand(t - r, x) * derivative)
+    target = jax.lax.stop_gradient(v - expand(t - r, x) * derivative)
     axes = tuple(range(1, x.ndim))
-    error = jnp.sum((average - wanted) ** 2, axis=axes)
+    error = jnp.sum((average - target) ** 2, axis=axes)
     weight = jax.lax.stop_gradient(error + c) ** -power
-    return weight * error, jnp.mean((average - wanted) ** 2, axis=axes)
+    return weight * error, jnp.mean((average - target) ** 2, axis=axes)
 
 
-def meanflow_times(keys, mean=-0.4, std=1.0, flow_ratio=0.75):
-    """(r, t), each [B]: two logit-normal times in order; equal, plain flow, for a `flow_ratio`."""
+def meanflow_times(
+    keys: Key[Array, " b"],
+    mean: float | int = -0.4,
+    std: float | int = 1.0,
+    flow_ratio: float | int = 0.75,
+) -> tuple[Float[Array, " b"], Float[Array, " b"]]:
+    """Draws (r, t): two logit-normal times in order.
+
+    A share `flow_ratio` of the examples has r = t, where the loss is that of flow matching.
+    """
     times = jax.nn.sigmoid(mean + std * rng.normal(keys, (2,)))
     r, t = jnp.min(times, axis=1), jnp.max(times, axis=1)
     same = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, 1)))(keys) < flow_ratio
     return jnp.where(same, t, r), t
 
 
-def meanflow_sample(u, x, num_steps):
-    """From noise x [B, ...] at t = 1 to images in `num_steps` equal steps, one by default."""
+def meanflow_sample(
+    u: Callable[..., Float[Array, "b *shape"]], x: Float[Array, "b *shape"], num_steps: int
+) -> Float[Array, "b *shape"]:
+    """Maps noise x, at t = 1, to images in `num_steps` equal steps."""
     times = jnp.linspace(1.0, 0.0, num_steps + 1)
 
     def body(x, ends):
@@ -51,45 +79,70 @@ def meanflow_sample(u, x, num_steps):
     return jax.lax.scan(body, x, (times[:-1], times[1:]))[0]
 
 
-def consistency_earlier(s, stage, q=2.0, k=8.0, b=1.0):
-    """The less noisy s = sigma / alpha that s is to agree with (Geng et al. 2024, ECT, eq. 10-11).
+# --- Consistency models ---------------------------------------------------------------------------
+
+
+def consistency_earlier(
+    s: Float[Array, " b"],
+    stage: Num[Array, ""] | float | int,
+    q: float = 2.0,
+    k: float = 8.0,
+    b: float = 1.0,
+) -> Float[Array, " b"]:
+    """Returns the smaller noise level r that s is paired with (Geng et al. 2024, ECT, eq. 10-11).
 
       r / s = 1 - n(s) / q^stage,   n(s) = 1 + k sigmoid(-b s), at least 0
 
-    Stage 0 is diffusion (r = 0), and r goes to s as the stages go on.
+    Noise levels are sigma / alpha. Stage 0 is diffusion, r = 0; in later stages r approaches s.
     """
     share = (1 + k * jax.nn.sigmoid(-b * s)) / q**stage
     return jnp.maximum(s * (1 - share), 0.0)
 
 
-def consistency_loss(denoise, x0, eps, s, r, c=0.0):
-    """Consistency training (Song et al. 2023; ECT): f(x_s, s) is to be f(x_r, r), the same noise.
+def consistency_loss(
+    denoise: Denoiser,
+    x0: Float[Array, "b *shape"],
+    eps: Float[Array, "b *shape"],
+    s: Float[Array, " b"],
+    r: Float[Array, " b"],
+    c: float | int = 0.0,
+) -> Float[Array, " b"]:
+    """Computes the loss of consistency training (Song et al. 2023; Geng et al. 2024, ECT).
+
+    It is the distance of f(x_s, s) from f(x_r, r), both with the same noise, over s - r.
 
     Args:
-      denoise: (x [B, ...], s [B]) -> [B, ...], with alpha = 1 and sigma = s; the identity at s = 0
-        (true of a network with target F).
-      x0, eps: [B, ...].
-      s, r: [B], 0 <= r < s.
-      c: of the pseudo-Huber distance sqrt(|d|^2 + c^2) - c; 0 for the plain norm.
-
-    Returns:
-      The loss over (s - r), [B].
+      denoise: f, with alpha = 1 and t = sigma = s; the identity at s = 0, as a network with target
+        F is.
+      x0: the images.
+      eps: standard normal noise.
+      s: the larger noise levels.
+      r: the smaller ones, 0 <= r < s.
+      c: of the pseudo-Huber distance sqrt(|d|^2 + c^2) - c; 0 for the Euclidean norm.
     """
-    there = denoise(x0 + expand(s, x0) * eps, s)
-    # At r = 0 the network would be told log(0); f is the identity there.
+    at_s = denoise(x0 + expand(s, x0) * eps, s)
+    # At r = 0, where f is the identity, the network's input would be log(0).
     positive = jnp.maximum(r, 1e-4)
-    here = denoise(x0 + expand(positive, x0) * eps, positive)
-    here = jax.lax.stop_gradient(jnp.where(expand(r > 1e-4, x0), here, x0))
-    squares = jnp.sum((there - here) ** 2, axis=tuple(range(1, x0.ndim)))
+    at_r = denoise(x0 + expand(positive, x0) * eps, positive)
+    at_r = jax.lax.stop_gradient(jnp.where(expand(r > 1e-4, x0), at_r, x0))
+    squares = jnp.sum((at_s - at_r) ** 2, axis=tuple(range(1, x0.ndim)))
     return (jnp.sqrt(squares + c**2 + 1e-12) - c) / (s - r)
 
 
-def consistency_sample(denoise, process, times, keys, shape):
-    """Denoise, put noise of the next time back, denoise (Song et al. 2023, algorithm 1).
+def consistency_sample(
+    denoise: Denoiser,
+    process: Process,
+    times: Float[Array, " n"],
+    keys: Key[Array, " b"],
+    shape: tuple[int, ...],
+) -> Float[Array, "b ..."]:
+    """Samples by denoising and adding noise alternately (Song et al. 2023, algorithm 1).
 
     Args:
-      times: [N], falling from t_max; N = 1 for one step.
-      keys: [B].
+      denoise: the consistency model.
+      process: the diffusion process.
+      times: falling from t_max; one time for one step.
+      keys: one per image.
       shape: of one image.
     """
     streams = lambda i: jax.vmap(jax.random.fold_in, (0, None))(keys, i)

@@ -1,1 +1,1 @@
-"""Metrics as functions of arrays on the host, in NumPy and float64."""
+"""Metrics: functions of arrays on the host, in NumPy and float64."""

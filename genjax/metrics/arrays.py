@@ -1,29 +1,36 @@
-"""What every metric asks of its arrays, and distances between all pairs in blocks of rows."""
+"""Checks of the arrays that metrics take, and distances between all pairs in blocks of rows."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from genjax.errors import UserError
+from genjax.typing import AnyArray, Float, Int
 
-# Of one block of a pairwise matrix, 64 MiB in float64.
+# What `np.asarray` takes. The functions below check shapes and types, with messages for people.
+ArrayLike: TypeAlias = AnyArray | Sequence[Any]
+
+# Elements of one block of a pairwise matrix, 64 MiB in float64.
 BLOCK_ELEMENTS = 2**23
 
 
-def as_features(features, name, at_least=1):
-    """Rows of finite numbers as float64 [n, d].
+def as_features(features: ArrayLike, name: str, at_least: int = 1) -> Float[np.ndarray, "n d"]:
+    """Converts rows of finite numbers to float64.
 
     Args:
-      features: array [n, d] of any real dtype.
-      name: what the message calls it.
-      at_least: the smallest n that will do.
+      features: [n, d] of any real dtype.
+      name: what messages call the array.
+      at_least: the smallest n that is allowed.
 
     Raises:
-      UserError: it is something else.
+      UserError: the array has another shape or dtype, too few rows, or NaN or infinity.
     """
     x = np.asarray(features)
     if x.ndim != 2 or x.shape[1] == 0 or x.dtype.kind not in "fiub":
-        raise UserError(f"{name}: wanted numbers [n, d], got {x.dtype} {list(x.shape)}")
+        raise UserError(f"{name}: must be numbers [n, d], got {x.dtype} {list(x.shape)}")
     if len(x) < at_least:
-        raise UserError(f"{name}: {len(x)} rows are too few, {at_least} are the least")
+        raise UserError(f"{name}: {len(x)} rows are too few, at least {at_least} are needed")
     x = x.astype(np.float64, copy=False)
     bad = ~np.isfinite(x).all(axis=1)
     if bad.any():
@@ -34,8 +41,10 @@ def as_features(features, name, at_least=1):
     return x
 
 
-def as_feature_pair(x, y, names, at_least=1):
-    """Two sets in one feature space, float64 [m, d] and [n, d]; as `as_features`."""
+def as_feature_pair(
+    x: ArrayLike, y: ArrayLike, names: tuple[str, str], at_least: int = 1
+) -> tuple[Float[np.ndarray, "m d"], Float[np.ndarray, "n d"]]:
+    """Converts two sets in one feature space to float64; see `as_features`."""
     x, y = (as_features(a, name, at_least) for a, name in zip((x, y), names))
     if x.shape[1] != y.shape[1]:
         raise UserError(
@@ -45,11 +54,11 @@ def as_feature_pair(x, y, names, at_least=1):
     return x, y
 
 
-def as_labels(labels, num_classes, name="labels"):
-    """Class indices [n] in 0 ... num_classes - 1 as int64, or UserError."""
+def as_labels(labels: ArrayLike, num_classes: int, name: str = "labels") -> Int[np.ndarray, " n"]:
+    """Converts class indices [n] to int64; a UserError if one is not in 0 ... num_classes - 1."""
     x = np.asarray(labels)
     if x.ndim != 1 or x.dtype.kind not in "iu":
-        raise UserError(f"{name}: wanted integers [n], got {x.dtype} {list(x.shape)}")
+        raise UserError(f"{name}: must be integers [n], got {x.dtype} {list(x.shape)}")
     outside = (x < 0) | (x >= num_classes)
     if outside.any():
         raise UserError(
@@ -58,25 +67,27 @@ def as_labels(labels, num_classes, name="labels"):
     return x.astype(np.int64, copy=False)
 
 
-def log_softmax(logits):
-    """log p(y | x) from logits or unnormalised log-probabilities; [n, k] -> [n, k]."""
+def log_softmax(logits: ArrayLike) -> Float[np.ndarray, "n k"]:
+    """Computes log p(y | x) from logits or unnormalised log-probabilities [n, k]."""
     x = as_features(logits, "logits")
     x = x - x.max(axis=1, keepdims=True)
     return x - np.log(np.exp(x).sum(axis=1, keepdims=True))
 
 
-def row_blocks(num_rows, row_elements):
-    """Slices that cut rows into blocks of at most BLOCK_ELEMENTS, at least one row each."""
+def row_blocks(num_rows: int, row_elements: int) -> Iterator[slice]:
+    """Yields slices that cut rows into blocks of at most BLOCK_ELEMENTS, or of one row."""
     size = max(1, BLOCK_ELEMENTS // row_elements)
     for start in range(0, num_rows, size):
         yield slice(start, min(start + size, num_rows))
 
 
-def squared_distances(x, y):
-    """|x_i - y_j|^2 for all pairs: float64 [m, d], [n, d] -> [m, n].
+def squared_distances(
+    x: Float[np.ndarray, "m d"], y: Float[np.ndarray, "n d"]
+) -> Float[np.ndarray, "m n"]:
+    """Computes |x_i - y_j|^2 for all pairs.
 
-    By the expansion |x|^2 + |y|^2 - 2 x.y, which is one matrix product. What lies below its
-    rounding error is set to 0, so that equal rows are at distance 0.
+    By the expansion |x|^2 + |y|^2 - 2 x.y, which is one matrix product. Values below its rounding
+    error are set to 0, so that equal rows are at distance 0.
     """
     norms = np.square(x).sum(axis=1)[:, None] + np.square(y).sum(axis=1)
     out = norms - 2 * (x @ y.T)

@@ -1,16 +1,19 @@
-"""How right a classifier is, and how well it knows.
+"""Accuracy, likelihood and calibration of a classifier.
 
-What is a mean over examples comes per example; the rest as sums over a batch, which add up over
-batches.
+Metrics that are means over examples are returned per example; the others as sums over a batch,
+which are added over batches.
 """
 
 import numpy as np
 
 from genjax.errors import UserError
-from genjax.metrics.arrays import as_labels, log_softmax
+from genjax.metrics.arrays import ArrayLike, as_labels, log_softmax
+from genjax.typing import Bool, Float, Int
 
 
-def _log_probs_and_labels(logits, labels):
+def _log_probs_and_labels(
+    logits: ArrayLike, labels: ArrayLike
+) -> tuple[Float[np.ndarray, "n k"], Int[np.ndarray, " n"]]:
     log_probs = log_softmax(logits)
     labels = as_labels(labels, log_probs.shape[1])
     if len(labels) != len(log_probs):
@@ -18,29 +21,41 @@ def _log_probs_and_labels(logits, labels):
     return log_probs, labels
 
 
-def correct(logits, labels):
-    """Whether the likeliest class is the right one: [n, k], [n] -> bool [n]; its mean is accuracy.
+def correct(logits: ArrayLike, labels: ArrayLike) -> Bool[np.ndarray, " n"]:
+    """Tells whether the likeliest class is the label; the mean is the accuracy.
 
-    Of equal logits the first counts.
+    Among equal logits the first counts.
+
+    Args:
+      logits: [n, k].
+      labels: [n], integers.
     """
     log_probs, labels = _log_probs_and_labels(logits, labels)
     return log_probs.argmax(axis=1) == labels
 
 
-def negative_log_likelihood(logits, labels):
-    """-log p(label | x) in nats: [n, k], [n] -> float64 [n]."""
+def negative_log_likelihood(logits: ArrayLike, labels: ArrayLike) -> Float[np.ndarray, " n"]:
+    """Computes -log p(label | x) in nats from logits [n, k] and labels [n]."""
     log_probs, labels = _log_probs_and_labels(logits, labels)
     return -log_probs[np.arange(len(labels)), labels]
 
 
-def calibration_sums(logits, labels, bins=15):
-    """What a reliability diagram is drawn from: float64 [3, bins], which adds up over batches.
+def calibration_sums(
+    logits: ArrayLike, labels: ArrayLike, bins: int = 15
+) -> Float[np.ndarray, "3 bins"]:
+    """Computes the sums of a reliability diagram, to be added over batches.
 
-    Rows: examples, the sum of their confidence (the largest probability), how many are correct.
-    Bin b of confidence is (b / bins, (b + 1) / bins].
+    Args:
+      logits: [n, k].
+      labels: [n], integers.
+      bins: number of bins of confidence; bin b is (b / bins, (b + 1) / bins].
+
+    Returns:
+      For each bin the number of examples, the sum of their confidences (largest probabilities) and
+      the number of correct ones.
     """
     if bins < 1:
-        raise UserError(f"{bins} bins of confidence, 1 is the least")
+        raise UserError(f"{bins} bins of confidence, at least 1 is needed")
     log_probs, labels = _log_probs_and_labels(logits, labels)
     confidence = np.exp(log_probs.max(axis=1))
     right = log_probs.argmax(axis=1) == labels
@@ -49,16 +64,24 @@ def calibration_sums(logits, labels, bins=15):
     return np.stack([np.bincount(bin_of, weights=w, minlength=bins) for w in weights])
 
 
-def expected_calibration_error(sums):
-    """sum_b n_b / n |accuracy_b - confidence_b| in [0, 1] (Guo et al. 2017, eq. 3: 15 bins)."""
+def expected_calibration_error(sums: Float[np.ndarray, "3 bins"]) -> float:
+    """Computes sum_b n_b / n |accuracy_b - confidence_b|, in [0, 1].
+
+    Guo et al. 2017, https://arxiv.org/abs/1706.04599, eq. 3, with 15 bins.
+
+    Args:
+      sums: of `calibration_sums`.
+    """
     examples, confidence, right = sums
     if examples.sum() == 0:
         raise UserError("no examples, so no calibration error")
     return float(np.abs(right - confidence).sum() / examples.sum())
 
 
-def confusion_matrix(labels, predictions, num_classes):
-    """Counts int64 [true class, predicted class], from indices [n]; adds up over batches."""
+def confusion_matrix(
+    labels: ArrayLike, predictions: ArrayLike, num_classes: int
+) -> Int[np.ndarray, "true predicted"]:
+    """Counts examples by true and predicted class, from indices [n]; to be added over batches."""
     labels = as_labels(labels, num_classes)
     predictions = as_labels(predictions, num_classes, "predictions")
     if len(labels) != len(predictions):

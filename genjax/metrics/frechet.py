@@ -1,8 +1,8 @@
 """Fréchet distance between Gaussians fitted to two sets of features.
 
-Dowson & Landau 1982; for generated images Heusel et al. 2017, eq. 6. It is called FID on one
-feature network only, the Inception of 2015, and it is biased: never compare values of different
-numbers of images.
+Dowson & Landau 1982; for generated images Heusel et al. 2017, eq. 6. It is called FID with one
+feature network only, the Inception of 2015. It is biased: never compare values of different numbers
+of images.
 """
 
 import dataclasses
@@ -10,47 +10,48 @@ import dataclasses
 import numpy as np
 
 from genjax.errors import UserError
-from genjax.metrics.arrays import as_features
+from genjax.metrics.arrays import ArrayLike, as_features
+from genjax.typing import Float
 
 
 @dataclasses.dataclass(frozen=True)
 class Moments:
-    """Count, mean and scatter of feature vectors, summed up batch by batch.
+    """Count, mean and scatter of feature vectors, accumulated batch by batch.
 
-    `moments = moments.update(batch)` adds a batch; it returns new moments and leaves the old as
-    they are. The three fields are all there is to save.
+    `moments = moments.update(batch)` adds a batch; it returns new moments and does not change the
+    old ones. To save moments, save the three fields.
 
     Attributes:
-      count: n, how many vectors.
-      mean: float64 [d].
-      scatter: float64 [d, d], the sum over vectors of (x - mean)(x - mean)^T.
+      count: n, the number of vectors.
+      mean: float64.
+      scatter: float64, the sum over vectors of (x - mean)(x - mean)^T.
     """
 
     count: int
-    mean: np.ndarray
-    scatter: np.ndarray
+    mean: Float[np.ndarray, " d"]
+    scatter: Float[np.ndarray, "d d"]
 
     @classmethod
-    def zero(cls, dim):
-        """Of no vectors, in `dim` dimensions."""
+    def zero(cls, dim: int) -> "Moments":
+        """Returns the moments of no vectors, in `dim` dimensions."""
         return cls(0, np.zeros(dim), np.zeros((dim, dim)))
 
     @classmethod
-    def of(cls, features):
-        """Of one batch [n, d]."""
+    def of(cls, features: ArrayLike) -> "Moments":
+        """Computes the moments of one batch [n, d]."""
         x = as_features(features, "features")
         mean = x.mean(axis=0)
         return cls(len(x), mean, (x - mean).T @ (x - mean))
 
-    def update(self, features):
-        """With one more batch [n, d]."""
+    def update(self, features: ArrayLike) -> "Moments":
+        """Adds one more batch [n, d]."""
         return self.merge(Moments.of(features))
 
-    def merge(self, other):
-        """Of both sets together (Chan, Golub & LeVeque 1983).
+    def merge(self, other: "Moments") -> "Moments":
+        """Computes the moments of both sets together (Chan, Golub & LeVeque 1983).
 
-        Sums of deviations from each mean: raw sums of x x^T would cancel where the mean is large
-        against the spread.
+        From sums of deviations from each mean: raw sums of x x^T would cancel where the mean is
+        large compared with the standard deviation.
         """
         if self.mean.shape != other.mean.shape:
             raise UserError(
@@ -65,25 +66,25 @@ class Moments:
         return Moments(count, mean, self.scatter + other.scatter + between)
 
     @property
-    def cov(self):
-        """Unbiased covariance (ddof = 1), float64 [d, d]; of rank below d where n <= d."""
+    def cov(self) -> Float[np.ndarray, "d d"]:
+        """Unbiased covariance (ddof = 1); its rank is below d where n <= d."""
         if self.count < 2:
             raise UserError(f"a covariance needs 2 feature vectors, there are {self.count}")
         return self.scatter / (self.count - 1)
 
 
-def frechet_distance(a, b):
-    """|mu_1 - mu_2|^2 + tr(C_1 + C_2 - 2 (C_1^1/2 C_2 C_1^1/2)^1/2), squared as is the custom.
+def frechet_distance(a: Moments, b: Moments) -> float:
+    """Computes |mu_1 - mu_2|^2 + tr(C_1 + C_2 - 2 (C_1^1/2 C_2 C_1^1/2)^1/2), which is a square.
 
-    The trace of the root is the sum of the roots of the eigenvalues. They are those of a symmetric
-    matrix without negative ones, unlike those of C_1 C_2, so there is no complex result to cut off,
-    and covariances of low rank need no jitter.
+    The trace of the root is the sum of the roots of the eigenvalues. They belong to a symmetric
+    positive semidefinite matrix, unlike those of C_1 C_2, so the result has no imaginary part to
+    discard, and covariances of low rank need no jitter.
 
     Args:
-      a, b: `Moments` in one feature space.
+      a, b: moments in one feature space.
 
     Returns:
-      A float >= 0; about 1e-8 (tr C_1 + tr C_2) of it is rounding.
+      A number >= 0, with a rounding error of about 1e-8 (tr C_1 + tr C_2).
     """
     if a.mean.shape != b.mean.shape:
         raise UserError(f"moments of {len(a.mean)} and of {len(b.mean)} features have no distance")
@@ -95,6 +96,6 @@ def frechet_distance(a, b):
     return max(float(distance), 0.0)
 
 
-def _not_negative(eigenvalues):
-    """Rounding makes the zeros of a semidefinite matrix a little negative."""
+def _not_negative(eigenvalues: np.ndarray) -> np.ndarray:
+    """Clips at 0: rounding makes the zeros of a semidefinite matrix a little negative."""
     return np.maximum(eigenvalues, 0)

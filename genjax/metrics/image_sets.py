@@ -1,32 +1,33 @@
-"""What is kept of a set of images that one feature net has seen, and the numbers of two sets."""
+"""Statistics of a set of images under one feature net, and the metrics of two such sets."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
 from genjax.errors import UserError
 from genjax.metrics import frechet, kernel, manifold, modes
 from genjax.metrics.inception_score import InceptionScore
+from genjax.typing import AnyArray, Float, Int, Shape
 
-# Metrics that compare every image with every other keep no more features than this.
+# Metrics that compare every image with every other use at most this many features.
 MAX_KEPT = 10_000
 
 
 @dataclasses.dataclass(frozen=True)
 class Protocol:
-    """How features came about; only sets of one protocol can be compared.
+    """How features were computed; only sets with the same protocol can be compared.
 
     Attributes:
       net, net_sha256: the feature net.
-      resize: how images got to its size.
+      resize: how images were resized for it.
       image_shape: (H, W, C) of the images, uint8, before that.
     """
 
     net: str
     net_sha256: str
     resize: str
-    image_shape: tuple[int, int, int]
+    image_shape: Shape
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,61 +35,72 @@ class ImageSet:
     """Statistics of a set of images.
 
     Attributes:
-      protocol: see `Protocol`.
+      protocol: how the features were computed.
       moments: of the features of all images.
-      features: float32 [n, d] of the first images, or [0, d].
-      score: `InceptionScore` of all images, or None.
-      mode_counts: int64 [number of modes], images of each, or None.
+      features: float32, of the first images; n may be 0.
+      score: the sums of the inception score, or None.
+      mode_counts: the number of images of each mode, or None.
     """
 
     protocol: Protocol
     moments: frechet.Moments
-    features: np.ndarray
+    features: Float[np.ndarray, "n d"]
     score: InceptionScore | None = None
-    mode_counts: np.ndarray | None = None
+    mode_counts: Int[np.ndarray, " modes"] | None = None
 
 
-def summarize(batches, protocol, num_images, *, keep=0, num_classes=0, num_modes=0):
-    """The `ImageSet` of so many images, in one pass that keeps no more than it is asked to.
+def summarize(
+    batches: Iterable[Mapping[str, AnyArray]],
+    protocol: Protocol,
+    num_images: int,
+    *,
+    keep: int = 0,
+    num_classes: int = 0,
+    num_modes: int = 0,
+) -> ImageSet:
+    """Computes the statistics of a set of images in one pass.
 
     Args:
       batches: of {"features": [B, d], "logits": [B, K] or [B, C, K]}, `num_images` in all.
-      protocol: see `Protocol`.
-      num_images: how many will come.
-      keep: of how many of them features are kept.
-      num_classes: K, for the inception score; 0: none.
-      num_modes: for their count; 0: none. Logits [B, 3, 10] spell one of 1000.
+      protocol: how the features were computed.
+      num_images: the number of images in all batches.
+      keep: the number of images whose features are kept.
+      num_classes: K, for the inception score; 0 for none.
+      num_modes: for the count of modes; 0 for none. Logits [B, 3, 10] spell one of 1000 modes.
+
+    Raises:
+      UserError: there is another number of images.
     """
     splits = min(10, num_images)
     score = InceptionScore.start(num_images, num_classes, splits) if num_classes else None
     counts = np.zeros(num_modes, np.int64) if num_modes else None
-    moments, kept, seen = None, [], 0
+    moments, kept, count = None, [], 0
     for batch in batches:
         features = batch["features"]
         moments = frechet.Moments.of(features) if moments is None else moments.update(features)
-        if seen < keep:
-            kept.append(np.asarray(features[: keep - seen], np.float32))
+        if count < keep:
+            kept.append(np.asarray(features[: keep - count], np.float32))
         if score is not None:
             score = score.update(batch["logits"])
         if counts is not None:
             labels = np.argmax(batch["logits"], axis=-1)
             labels = modes.stacked_labels(labels) if labels.ndim == 2 else labels
             counts = counts + modes.mode_counts(labels, num_modes)
-        seen += len(features)
-    if seen != num_images:
-        raise UserError(f"{num_images} images were announced, {seen} came")
+        count += len(features)
+    if count != num_images:
+        raise UserError(f"expected {num_images} images, got {count}")
     features = np.concatenate(kept) if kept else np.zeros((0, len(moments.mean)), np.float32)
     return ImageSet(protocol, moments, features, score, counts)
 
 
 @dataclasses.dataclass(frozen=True)
 class Metric:
-    """One comparison of two sets.
+    """A comparison of two sets.
 
     Attributes:
-      names: of its numbers.
-      fn: (real, generated) -> as many floats.
-      pairwise: whether it takes the kept features [m, d], [n, d], and not whole `ImageSet`s.
+      names: of its values.
+      fn: (real, generated) -> one float for each name.
+      pairwise: whether `fn` takes the kept features [m, d], [n, d]; otherwise it takes `ImageSet`s.
     """
 
     names: tuple[str, ...]
@@ -96,20 +108,20 @@ class Metric:
     pairwise: bool = False
 
 
-def _frechet(real, generated):
+def _frechet(real: ImageSet, generated: ImageSet) -> tuple[float]:
     return (frechet.frechet_distance(real.moments, generated.moments),)
 
 
-def _score(real, generated):
+def _score(real: ImageSet, generated: ImageSet) -> tuple[float, float]:
     return generated.score.score()
 
 
-def _modes(real, generated):
+def _modes(real: ImageSet, generated: ImageSet) -> tuple[int, float]:
     counts = generated.mode_counts
     return modes.modes_reached(counts), modes.reverse_kl(counts)
 
 
-# By the name that config.eval.metrics knows.
+# By their names in config.eval.metrics.
 METRICS = {
     "fd": Metric(("fd",), _frechet),
     "kd": Metric(("kd", "kd_standard_error"), kernel.kernel_distance, pairwise=True),
@@ -119,17 +131,26 @@ METRICS = {
     "modes": Metric(("modes", "modes_kl"), _modes),
 }
 
-# What the world calls them on the one net, with the one set of weights, that defines them.
+# Their usual names, reserved for the net and the weights that define them.
 _PUBLISHED = {"fd": "fid", "kd": "kid", "kd_standard_error": "kid_standard_error"}
 
 
-def count_name(count):
-    """10000 -> "10k", 2500 -> "2500"."""
+def count_name(count: int) -> str:
+    """Abbreviates a number of images: 10000 -> "10k", 2500 -> "2500"."""
     return f"{count // 1000}k" if count % 1000 == 0 and count else str(count)
 
 
-def names_of(metric, net, published, num_generated, num_real):
-    """The full names of a metric's numbers: what, which net, how many generated images."""
+def names_of(
+    metric: str, net: str, published: bool, num_generated: int, num_real: int
+) -> list[str]:
+    """Returns the full names of a metric's values, with the net and the number of images.
+
+    Args:
+      metric: a name in `METRICS`.
+      net: the name of the feature net.
+      published: whether the net is the one that FID, KID and IS are defined by.
+      num_generated, num_real: how many images are compared.
+    """
     short = METRICS[metric].names
     if published:
         short = [_PUBLISHED.get(name, name) for name in short]
@@ -138,18 +159,20 @@ def names_of(metric, net, published, num_generated, num_real):
     return [f"{name}_{net}_{count_name(num_generated)}" for name in short]
 
 
-def compare(real, generated, metrics, published=False):
-    """The numbers of two sets.
+def compare(
+    real: ImageSet, generated: ImageSet, metrics: Iterable[str], published: bool = False
+) -> dict[str, float | int]:
+    """Computes the metrics of two sets.
 
-    A pairwise metric takes as many real images as generated ones: it compares two samples.
+    A pairwise metric takes as many real images as generated ones.
 
     Args:
-      real, generated: `ImageSet`.
+      real, generated: the sets.
       metrics: names in `METRICS`.
       published: whether the net is the one that FID, KID and IS are defined by.
 
     Returns:
-      {"fd_<net>_<n>": float, ...}, or "fid_inception_50k" and the like where `published`.
+      {"fd_<net>_<n>": value, ...}; where `published` is True, names such as "fid_inception_50k".
 
     Raises:
       UserError: their protocols differ, or a set is too small for a metric.
@@ -157,7 +180,7 @@ def compare(real, generated, metrics, published=False):
     if real.protocol != generated.protocol:
         there, here = dataclasses.asdict(real.protocol), dataclasses.asdict(generated.protocol)
         differ = "; ".join(f"{k}: {there[k]}, {here[k]}" for k in there if there[k] != here[k])
-        raise UserError(f"features of unlike protocols cannot be compared ({differ})")
+        raise UserError(f"features of different protocols cannot be compared ({differ})")
     count = min(len(real.features), len(generated.features))
     out = {}
     for name in metrics:

@@ -1,55 +1,68 @@
-"""Inception score (Salimans et al. 2016, section 4): sure of each image, unsure of all."""
+"""Inception score (Salimans et al. 2016, https://arxiv.org/abs/1606.03498, section 4).
+
+High where a classifier is certain of each image, and its classes are even over all of them.
+"""
 
 import dataclasses
 
 import numpy as np
 
 from genjax.errors import UserError
-from genjax.metrics.arrays import log_softmax
+from genjax.metrics.arrays import ArrayLike, log_softmax
+from genjax.typing import Float, Int
 
 
 @dataclasses.dataclass(frozen=True)
 class InceptionScore:
-    """exp E_x KL(p(y | x) || p(y)) in each of `splits` parts of the images, summed up by batches.
+    """exp E_x KL(p(y | x) || p(y)) in each of `splits` parts of the images, batch by batch.
 
-    As published, the parts are cut out of the images in their order: part s of n images holds
-    those from s n // splits to before (s + 1) n // splits. So n must be known from the start, and
-    images sorted by class give too low a score. The network is the caller's; only on the Inception
-    of 2015 is the number comparable with published ones.
+    As published, the parts are consecutive: part s of n images has those from s n // splits to
+    before (s + 1) n // splits. So n must be known from the start, and images sorted by class give
+    too low a score. Only with the logits of the Inception of 2015 can the score be compared with
+    published ones.
 
     Attributes:
-      num_images: n, all that will come.
-      count: those that came.
-      sum_probs: float64 [splits, k], the sum of p(y | x).
-      sum_neg_entropy: float64 [splits], the sum of sum_y p(y | x) log p(y | x), in nats.
+      num_images: n, the number of all images.
+      count: the number of images so far.
+      sum_probs: float64, the sum of p(y | x).
+      sum_neg_entropy: float64, the sum of sum_y p(y | x) log p(y | x), in nats.
     """
 
     num_images: int
     count: int
-    sum_probs: np.ndarray
-    sum_neg_entropy: np.ndarray
+    sum_probs: Float[np.ndarray, "splits k"]
+    sum_neg_entropy: Float[np.ndarray, " splits"]
 
     @classmethod
-    def start(cls, num_images, num_classes, splits=10):
+    def start(cls, num_images: int, num_classes: int, splits: int = 10) -> "InceptionScore":
+        """Returns the sums before the first batch.
+
+        Raises:
+          UserError: there are fewer images than splits.
+        """
         if not 1 <= splits <= num_images:
             raise UserError(f"{num_images} images cannot be cut into {splits} splits")
         return cls(num_images, 0, np.zeros((splits, num_classes)), np.zeros(splits))
 
     @property
-    def _ends(self):
+    def _ends(self) -> Int[np.ndarray, " splits"]:
         splits = len(self.sum_neg_entropy)
         return np.arange(1, splits + 1) * self.num_images // splits
 
-    def update(self, logits):
-        """With the next images' logits, or log-probabilities, [b, k]; returns new sums."""
+    def update(self, logits: ArrayLike) -> "InceptionScore":
+        """Adds the logits, or log-probabilities, [b, k] of the next images; returns new sums.
+
+        Raises:
+          UserError: there are more images, or other classes, than `start` was called with.
+        """
         log_probs = log_softmax(logits)
         if log_probs.shape[1] != self.sum_probs.shape[1]:
             raise UserError(
-                f"logits: {log_probs.shape[1]} classes, {self.sum_probs.shape[1]} were announced"
+                f"logits: expected {self.sum_probs.shape[1]} classes, got {log_probs.shape[1]}"
             )
         count = self.count + len(log_probs)
         if count > self.num_images:
-            raise UserError(f"logits of {count} images, {self.num_images} were announced")
+            raise UserError(f"logits: expected {self.num_images} images, got {count}")
         split = np.searchsorted(self._ends, np.arange(self.count, count), side="right")
         probs = np.exp(log_probs)
         sum_probs, sum_neg_entropy = self.sum_probs.copy(), self.sum_neg_entropy.copy()
@@ -57,10 +70,14 @@ class InceptionScore:
         np.add.at(sum_neg_entropy, split, (probs * log_probs).sum(axis=1))
         return InceptionScore(self.num_images, count, sum_probs, sum_neg_entropy)
 
-    def score(self):
-        """(mean, standard deviation) over the splits; from 1, no information, to k."""
+    def score(self) -> tuple[float, float]:
+        """Computes (mean, standard deviation) over the splits; from 1, no information, to k.
+
+        Raises:
+          UserError: images are missing.
+        """
         if self.count != self.num_images:
-            raise UserError(f"logits of {self.count} images, {self.num_images} were announced")
+            raise UserError(f"logits: expected {self.num_images} images, got {self.count}")
         sizes = np.diff(self._ends, prepend=0)
         p_y = self.sum_probs / sizes[:, None]
         # A class that no image has adds nothing: p log p -> 0.

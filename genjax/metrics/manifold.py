@@ -1,20 +1,22 @@
-"""Fidelity and diversity apart: precision and recall, density and coverage.
+"""Fidelity and diversity as separate numbers: precision and recall, density and coverage.
 
-Each set is a manifold, the union of balls around its points that reach to the k-th nearest other
-point. The point itself is not counted among its k; another one that equals it is.
+The manifold of a set is the union of balls around its points, each with the distance to the k-th
+nearest other point as its radius. The point itself is not counted; another one equal to it is.
 """
 
 import numpy as np
 
 from genjax.errors import UserError
-from genjax.metrics.arrays import as_feature_pair, row_blocks, squared_distances
+from genjax.metrics.arrays import ArrayLike, as_feature_pair, row_blocks, squared_distances
+from genjax.typing import Float
 
 
-def precision_recall(real, generated, k=3):
-    """Improved precision and recall (Kynkäänniemi et al. 2019, eq. 1 and 2).
+def precision_recall(real: ArrayLike, generated: ArrayLike, k: int = 3) -> tuple[float, float]:
+    """Computes improved precision and recall (Kynkäänniemi et al. 2019, eq. 1 and 2).
 
-    precision: the share of generated points inside at least one real point's ball; recall: of real
-    points inside at least one generated point's. The balls are closed (<=), as published.
+    Precision is the share of generated points inside at least one real point's ball; recall is the
+    share of real points inside at least one generated point's ball. The balls are closed (<=), as
+    published.
 
     Args:
       real: features [m, d], m > k.
@@ -33,13 +35,13 @@ def precision_recall(real, generated, k=3):
     return float(precise / len(generated)), float(recalled.mean())
 
 
-def density_coverage(real, generated, k=5):
-    """Density and coverage (Naeem et al. 2020), about the real manifold alone.
+def density_coverage(real: ArrayLike, generated: ArrayLike, k: int = 5) -> tuple[float, float]:
+    """Computes density and coverage (Naeem et al. 2020), with balls around real points alone.
 
-    density: how many real points' balls hold a generated point, over k, on average; coverage: the
-    share of real points whose ball holds a generated point. The balls are open (<), as in the
-    authors' code. The density of one more sample of the real distribution is 1 on average, its
-    coverage about 1 - 2^-k.
+    Density is the mean number of real points' balls that contain a generated point, over k;
+    coverage is the share of real points whose ball contains a generated point. The balls are open
+    (<), as in the authors' code. Another sample of the real distribution has a density of 1 on
+    average, and a coverage of about 1 - 2^-k.
 
     Args:
       real: features [m, d], m > k.
@@ -58,16 +60,18 @@ def density_coverage(real, generated, k=5):
     return float(inside / (k * len(generated))), float(covered.mean())
 
 
-def _as_sets(real, generated, k):
+def _as_sets(
+    real: ArrayLike, generated: ArrayLike, k: int
+) -> tuple[Float[np.ndarray, "m d"], Float[np.ndarray, "n d"]]:
     if k < 1:
-        raise UserError(f"k={k} neighbours make no ball, 1 is the least")
+        raise UserError(f"k={k} neighbours make no ball, at least 1 is needed")
     return as_feature_pair(real, generated, ("real features", "generated features"), at_least=k + 1)
 
 
-def _squared_radii(x, k):
-    """Squared distance of each point to its k-th nearest other point; [n, d] -> [n]."""
+def _squared_radii(x: Float[np.ndarray, "n d"], k: int) -> Float[np.ndarray, " n"]:
+    """Computes the squared distance of each point to its k-th nearest other point."""
     radii = np.empty(len(x))
     for block in row_blocks(len(x), len(x)):
-        # The point itself is the nearest, at distance 0, so its k-th other one is at place k.
+        # The point itself is the nearest, at distance 0, so the k-th other one has index k.
         radii[block] = np.partition(squared_distances(x[block], x), k, axis=1)[:, k]
     return radii

@@ -1,22 +1,30 @@
-"""Attention, and the numbers a network is told, as vectors."""
+"""Attention, and sinusoidal embeddings of numbers and positions."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from genjax.typing import Array, Float, Num
 
-def attend(q, k, v):
-    """softmax(q k^T / sqrt(D)) v, [B, L, heads, D] each; the fused kernel where there is one."""
+
+def attend(
+    q: Float[Array, "b length heads d"],
+    k: Float[Array, "b keys heads d"],
+    v: Float[Array, "b keys heads d"],
+) -> Float[Array, "b length heads d"]:
+    """Computes softmax(q k^T / sqrt(d)) v, by the fused kernel of cuDNN where there is one."""
     half = q.dtype in (jnp.bfloat16, jnp.float16)
     fits = q.shape[-1] <= 128 and q.shape[-1] % 8 == 0
     fused = "cudnn" if half and fits and jax.default_backend() == "gpu" else None
     return jax.nn.dot_product_attention(q, k, v, implementation=fused)
 
 
-def sinusoidal(c, dim, max_period=10_000.0):
-    """Numbers [B] or [B, K] -> [B, K dim], sines and cosines of falling frequency, from 1 down.
+def sinusoidal(
+    c: Num[Array, " b"] | Num[Array, "b k"], dim: int, max_period: float = 10_000.0
+) -> Float[Array, "b embedding"]:
+    """Embeds numbers [B] or [B, K] as [B, K dim]: sines and cosines of frequencies from 1 down.
 
-    Vaswani et al. 2017 as Ho et al. 2020 have it: all sines first, the lowest frequency exactly
+    Vaswani et al. 2017 in the form of Ho et al. 2020: all sines first, the lowest frequency exactly
     1 / max_period.
     """
     c = c.reshape(c.shape[0], -1).astype(jnp.float32)
@@ -26,8 +34,11 @@ def sinusoidal(c, dim, max_period=10_000.0):
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1).reshape(c.shape[0], -1)
 
 
-def sinusoidal_grid(height, width, dim):
-    """Fixed positions of a grid [height * width, dim], half for each axis (Peebles & Xie 2023)."""
+def sinusoidal_grid(height: int, width: int, dim: int) -> Float[Array, "length {dim}"]:
+    """Embeds the positions of a grid as [height * width, dim] (Peebles & Xie 2023).
+
+    Half of the components are for the row, half for the column.
+    """
     rows, columns = np.meshgrid(np.arange(height), np.arange(width), indexing="ij")
     frequencies = 10_000.0 ** -(np.arange(dim // 4) / (dim // 4))
     parts = []

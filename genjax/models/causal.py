@@ -1,116 +1,139 @@
-"""Causal layers that work on a whole image, on one row, or on one pixel, with the same parameters.
+"""Causal layers that work on full images, on one row, or on one pixel, with the same parameters.
 
-An autoregressive network is written once, as a function of feature maps. Trained, it sees whole
-images, [B, H, W, C]. Sampled, it is called for one `Place` after another, and its maps are the row
-[B, 1, W, C] or the pixel [B, 1, 1, C] there: a layer that looks at its neighbours keeps what it was
-given in the collection "cache" and reads them from there, so that a new pixel costs the work of
-that pixel alone. Everything between such layers is pointwise and cannot tell the difference.
+An autoregressive network is written once, as a function of feature maps. In training it takes full
+images, [B, H, W, C]. In sampling it is called for one `Position` after another, and its feature
+maps are the row [B, 1, W, C] or the pixel [B, 1, 1, C] at that position: a layer that depends on
+neighbouring positions stores its inputs in the collection "cache" and reads the neighbours from
+there, so that a new pixel costs the computation of that pixel alone. All other layers are pointwise
+and work on either form unchanged.
 
-Two stages for each row i, called by `genjax.autoregressive.sample`:
+There are two stages for each row i, called by `genjax.autoregressive.sample`:
 
-  row    once, before its first pixel: what depends on the rows above only (a vertical stack), for
-         all columns at once. `keep` hands it to the pixels.
-  pixel  once for each column j (for each channel, where channels follow one another).
+  row    once, before its first pixel: whatever depends on the rows above only (a vertical stack),
+         for all columns at once. `pass_to_pixels` stores it for the pixels.
+  pixel  once for each column j (once for each channel, if channels follow one another).
 
-A feature at (i, j) may depend on pixels before (i, j) in raster order, and on the channels of
-(i, j) that its channel group may see. The image itself is not cached by the layers: the sampler
-holds it, with zeros around it (`Place.pad`), because its newest pixel changes.
+A feature at (i, j) may depend on pixels before (i, j) in raster order, and on those channels of
+(i, j) that its channel group may depend on. The layers do not cache the image itself: the sampler
+holds it, with zeros around it (`Position.pad`), because its newest pixel changes.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
 from genjax.models.layers import pointwise, prefers_matmul
+from genjax.typing import Array, Bool, Float, Int
+
+# --- Positions ------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
-    """Where a network works when it does not work on a whole image.
+class Position:
+    """Where a network works if it does not work on a full image.
 
     Attributes:
       stage: "row" or "pixel".
-      row, col: int32 scalars at this level's resolution; col is 0 in the row stage.
-      size: (H, W) at this level's resolution.
+      row, col: at the resolution of the layer; col is 0 in the row stage.
+      size: (H, W) at the resolution of the layer.
       pad: zeros around the image above, left and right.
-      due: how many further levels of half the resolution have a position of their own here. A
-        level that is not due is not computed; its results are those of an earlier place.
+      coarser_levels: how many further levels, each of half the resolution, have a position of their
+        own here. The others are not computed: their results are those of an earlier position.
     """
 
     stage: str
-    row: jax.Array
-    col: jax.Array
+    row: Int[Array, ""]
+    col: Int[Array, ""]
     size: tuple[int, int]
     pad: int
-    due: int = 0
+    coarser_levels: int = 0
 
-    def down(self):
-        """The same place at half the resolution."""
+    def at_half_resolution(self) -> "Position":
+        """Returns the same position at half the resolution."""
         height, width = self.size
         return dataclasses.replace(
             self,
             row=self.row // 2,
             col=self.col // 2,
             size=(height // 2, width // 2),
-            due=self.due - 1,
+            coarser_levels=self.coarser_levels - 1,
         )
 
-
-def is_row(place):
-    return place is not None and place.stage == "row"
-
-
-def is_pixel(place):
-    return place is not None and place.stage == "pixel"
+    @property
+    def raster_index(self) -> Int[Array, ""]:
+        """Number of pixels before this one."""
+        return self.row * self.size[1] + self.col
 
 
-def keep(module, name, value, place):
-    """Passes `value` on from the row stage to the pixels of the row.
-
-    `value` is what the row stage (or the whole image) made, None in the pixel stage, where it is
-    read at the column.
-    """
-    if place is None:
-        return value
-    if place.stage == "row":
-        store(module, name, value)
-        return value
-    row = module.get_variable("cache", name)
-    return lax.dynamic_slice_in_dim(row, place.col, 1, axis=2)
+def is_row(position: Position | None) -> bool:
+    """Tells whether a network works on a row."""
+    return position is not None and position.stage == "row"
 
 
-def load(module, name, shape, dtype):
-    """The array `name` of the cache, zeros at first."""
+def is_pixel(position: Position | None) -> bool:
+    """Tells whether a network works on a pixel."""
+    return position is not None and position.stage == "pixel"
+
+
+# --- The cache ------------------------------------------------------------------------------------
+
+
+def load(module: nn.Module, name: str, shape: tuple[int, ...], dtype: Any) -> Array:
+    """Returns the array `name` of the cache of a module; zeros before it is first stored."""
     if module.has_variable("cache", name):
         return module.get_variable("cache", name)
     return jnp.zeros(shape, dtype)
 
 
-def store(module, name, value):
-    """Sets the array `name` of the cache."""
+def store(module: nn.Module, name: str, value: Array) -> None:
+    """Sets the array `name` of the cache of a module."""
     module.put_variable("cache", name, value)
 
 
-def write(module, name, value, place, rows, left=0, right=0):
-    """Writes a row or pixel into the newest `rows` rows of a map, kept in the cache.
+def pass_to_pixels(
+    module: nn.Module, name: str, value: Float[Array, "b h w c"] | None, position: Position | None
+) -> Float[Array, "b _ _ c"]:
+    """Stores the result of the row stage, and returns its column in the pixel stage.
+
+    Args:
+      module: whose cache it is.
+      name: in the cache.
+      value: what the row stage or the full image computed; None in the pixel stage.
+      position: None for the full image, which is returned.
+    """
+    if position is None:
+        return value
+    if position.stage == "row":
+        store(module, name, value)
+        return value
+    row = module.get_variable("cache", name)
+    return lax.dynamic_slice_in_dim(row, position.col, 1, axis=2)
+
+
+def cache_rows(
+    module: nn.Module,
+    name: str,
+    value: Float[Array, "b 1 w c"],
+    position: Position,
+    rows: int,
+    left: int = 0,
+    right: int = 0,
+) -> Callable:
+    """Writes a row or a pixel into the cache of the newest `rows` rows of a feature map.
 
     Row i is in slot i mod `rows`, between `left` and `right` columns of zeros; rows above the
     image are zeros.
 
-    Args:
-      value: [B, 1, W or 1, C].
-
     Returns:
-      (i, col, width) -> [B, 1, width, C]: columns of row i, counted from the first zero.
+      A function (i, col, width) -> [B, 1, width, C]: columns of row i, counted from the first zero.
     """
-    shape = (value.shape[0], rows, left + place.size[1] + right, value.shape[-1])
-    start = (0, place.row % rows, left + place.col, 0)
+    shape = (value.shape[0], rows, left + position.size[1] + right, value.shape[-1])
+    start = (0, position.row % rows, left + position.col, 0)
     full = lax.dynamic_update_slice(load(module, name, shape, value.dtype), value, start)
     store(module, name, full)
 
@@ -121,34 +144,45 @@ def write(module, name, value, place, rows, left=0, right=0):
     return read
 
 
-def channel_mask(kind, groups, channels, features):
-    """Which inputs of the same pixel an output may see: bool [channels, features].
+# --- Convolutions ---------------------------------------------------------------------------------
 
-    Channel k belongs to group k mod `groups`, the colour it is about. Type A (van den Oord et al.
-    2016a, section 3.4) sees the groups before its own, type B its own as well.
+
+def channel_mask(
+    kind: str, groups: int, channels: int, features: int
+) -> Bool[np.ndarray, "{channels} {features}"]:
+    """Returns which input channels of its own pixel each output channel may depend on.
+
+    Channel k belongs to group k mod `groups`, the colour that it describes. An output of type A
+    (van den Oord et al. 2016a, section 3.4) depends on the groups before its own, one of type B on
+    its own as well.
     """
     source, target = np.arange(channels)[:, None] % groups, np.arange(features)[None] % groups
     return source < target if kind == "A" else source <= target
 
 
 class CausalConv(nn.Module):
-    """A convolution that looks up and to the left.
+    """A convolution over positions above and to the left.
 
       y[i, j] = b + sum over a, b of  k[a, b] x[s i + d a - top, s j + d b - left].
 
     Attributes:
       features: output channels.
       kernel_size: (kh, kw).
-      top, left: rows above and columns left of the output's own position that the kernel begins at.
+      top, left: rows above and columns left of the output's position at which the kernel starts.
       dilation: d.
-      strides: s, 1 or 2; with 2 the output lives at half the resolution.
-      mask: "" for a kernel that reaches no later pixel, as `top` and `left` say (whole rows in the
-        row stage); "A" or "B" to cut off what comes after its own pixel, and of that pixel what the
-        channel groups may not see.
+      strides: s, 1 or 2; with 2 the output has half the resolution.
+      mask: "" for a kernel that covers no later pixel by its `top` and `left` (full rows in the row
+        stage); "A" or "B" to mask what comes after its own pixel, and of that pixel the channel
+        groups that type excludes.
       groups: of channels, 1 or the number of colours.
-      weight_norm: the kernel is g v / ||v|| (Salimans & Kingma 2016), g and the bias such that
-        the first images, those that `init` sees, give mean 0 and variance `init_scale`^2.
-      on_image: the input is the image, which the sampler holds.
+      use_bias: whether there is a bias; with `weight_norm` there always is.
+      weight_norm: the kernel is g v / ||v|| (Salimans & Kingma 2016), with g and the bias such that
+        the outputs on the images that `init` is called with have mean 0 and standard deviation
+        `init_scale`.
+      init_scale: see `weight_norm`.
+      on_image: whether the input is the image, which the sampler holds.
+      dtype: of the computation; parameters are float32.
+      kernel_init: initialiser of the kernel.
     """
 
     features: int
@@ -167,26 +201,29 @@ class CausalConv(nn.Module):
     kernel_init: Callable = nn.initializers.lecun_normal()
 
     @nn.compact
-    def __call__(self, x, place=None):
-        """The whole image [B, H, W, C], or at a `place` its row or pixel.
+    def __call__(
+        self, x: Float[Array, "b h w c"], position: Position | None = None
+    ) -> Float[Array, "b rows columns features"] | None:
+        """Convolves the full image, or at a `position` its row or pixel.
 
-        With strides, None at a place that is between the output's own.
+        Returns:
+          The outputs; with strides, None at a position that none of the outputs has.
         """
         kh, kw = self.kernel_size
         shape = (kh, kw, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
         if self.weight_norm:
             kernel = kernel / jnp.sqrt(jnp.sum(kernel**2, (0, 1, 2)) + 1e-12)
-        seen = self._seen(x.shape[-1])
-        kernel = kernel * jnp.asarray(seen, kernel.dtype)
+        used = self._kernel_mask(x.shape[-1])
+        kernel = kernel * jnp.asarray(used, kernel.dtype)
 
-        if place is None:
-            run = lambda k: self._whole(x, k)
+        if position is None:
+            run = lambda k: self._full_image(x, k)
         else:
-            taps = [(a, b) for a in range(kh) for b in range(kw) if seen[a, b].any()]
-            inputs = self._neighbours(x, place, taps)
+            taps = [(a, b) for a in range(kh) for b in range(kw) if used[a, b].any()]
+            inputs = self._tap_inputs(x, position, taps)
             run = lambda k: self._matmul(inputs, k, taps)
-            if self.strides == 2 and place.due < 1:
+            if self.strides == 2 and position.coarser_levels < 1:
                 return None
         if self.weight_norm:
             scale, bias = self._data_dependent(run, kernel)
@@ -197,29 +234,29 @@ class CausalConv(nn.Module):
             y = y + bias.astype(self.dtype)
         return y
 
-    def _seen(self, channels):
-        """bool [kh, kw, channels, features]: all of the kernel, or what the mask leaves of it."""
-        seen = np.ones((*self.kernel_size, channels, self.features), bool)
+    def _kernel_mask(self, channels):
+        """Returns the elements of the kernel that count: bool [kh, kw, channels, features]."""
+        used = np.ones((*self.kernel_size, channels, self.features), bool)
         if self.mask:
             row, col = self.top // self.dilation, self.left // self.dilation
-            seen[row, col] = channel_mask(self.mask, self.groups, channels, self.features)
-            seen[row, col + 1 :] = False
-            seen[row + 1 :] = False
-        return seen
+            used[row, col] = channel_mask(self.mask, self.groups, channels, self.features)
+            used[row, col + 1 :] = False
+            used[row + 1 :] = False
+        return used
 
     def _data_dependent(self, run, kernel):
-        """(g, b); when they are made, from the images at hand."""
+        """Returns (g, b); `init` computes them from its images."""
         scale = bias = jnp.zeros(self.features)
         if self.is_initializing():
             y = run(kernel).astype(jnp.float32)
-            # The floor is for a channel that says nothing, such as of a constant image.
+            # The floor is for a channel without variance, for example of a constant image.
             spread = jnp.sqrt(jnp.maximum(jnp.var(y, (0, 1, 2)), 1e-4))
             scale = self.init_scale / spread
             bias = -jnp.mean(y, (0, 1, 2)) * scale
         return self.param("scale", lambda _: scale), self.param("bias", lambda _: bias)
 
-    def _whole(self, x, kernel):
-        """The image, and its [B, H / s, W / s, features]."""
+    def _full_image(self, x, kernel):
+        """Convolves [B, H, W, C] to [B, H / s, W / s, features]."""
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
         if self.kernel_size == (1, 1) and self.strides == 1 and prefers_matmul(x):
             return pointwise(x, kernel[0, 0])
@@ -236,22 +273,23 @@ class CausalConv(nn.Module):
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
 
-    def _neighbours(self, x, place, taps):
-        """What the taps see of the input, [B, 1, 1 or W, taps * C]."""
+    def _tap_inputs(self, x, position, taps):
+        """Concatenates the input of every tap: [B, 1, 1 or W, taps * C]."""
         if self.kernel_size == (1, 1) and not self.on_image:
             return x
         kh, kw = self.kernel_size
-        d, step, width = self.dilation, self.strides, place.size[1]
-        count = 1 if place.stage == "pixel" else width // step
+        d, step, width = self.dilation, self.strides, position.size[1]
+        count = 1 if position.stage == "pixel" else width // step
         wide = (count - 1) * step + (kw - 1) * d + 1
         if self.on_image:
-            corner = (0, place.row + place.pad - self.top, place.col + place.pad - self.left, 0)
+            top, left = position.pad - self.top, position.pad - self.left
+            corner = (0, position.row + top, position.col + left, 0)
             size = (x.shape[0], (kh - 1) * d + 1, wide, x.shape[3])
             rows = lax.split(lax.dynamic_slice(x, corner, size), [1] * size[1], axis=1)[::d]
         else:
             right = max(0, (kw - 1) * d - self.left)
-            read = write(self, "input", x, place, self.top + 1, self.left, right)
-            rows = [read(place.row + a * d - self.top, place.col, wide) for a in range(kh)]
+            read = cache_rows(self, "input", x, position, self.top + 1, self.left, right)
+            rows = [read(position.row + a * d - self.top, position.col, wide) for a in range(kh)]
         last = (count - 1) * step + 1
         parts = [rows[a][:, :, b * d : b * d + last : step] for a, b in taps]
         return jnp.concatenate(parts, -1)
@@ -261,20 +299,30 @@ class CausalConv(nn.Module):
         return jnp.dot(inputs.astype(self.dtype), weights.astype(self.dtype))
 
 
-def concat_elu(x):
-    """elu of x and of -x (Shang et al. 2016), twice the channels."""
+# --- Blocks ---------------------------------------------------------------------------------------
+
+
+def concat_elu(x: Float[Array, "*shape c"]) -> Float[Array, "*shape features"]:
+    """Concatenates elu of x and of -x (Shang et al. 2016), twice the channels."""
     return nn.elu(jnp.concatenate([x, -x], -1))
 
 
 class Conditioning(nn.Module):
-    """A bias for each class, [B, 1, 1, features]; 0 without classes (van den Oord 2016b, eq. 4)."""
+    """A bias for each class, [B, 1, 1, features]; 0 without classes (van den Oord 2016b, eq. 4).
+
+    Attributes:
+      features: channels.
+      num_classes: 0 for an unconditional network.
+      dtype: of the computation; parameters are float32.
+    """
 
     features: int
     num_classes: int = 0
     dtype: Any = "float32"
 
     @nn.compact
-    def __call__(self, label):
+    def __call__(self, label: Int[Array, " b"] | None) -> Float[Array, "..."]:
+        """Returns the biases of labels."""
         if not self.num_classes:
             return jnp.zeros((), self.dtype)
         table = nn.Embed(self.num_classes, self.features, dtype=self.dtype)
@@ -284,30 +332,52 @@ class Conditioning(nn.Module):
 class GatedResnet(nn.Module):
     """The gated residual block of PixelCNN++ (Salimans et al. 2017), also PixelSNAIL's.
 
-      x + a sigmoid(b),   (a, b) = conv(dropout(f(conv(f(x)) + W f(aside)))) + V label,
+      x + a sigmoid(b),   (a, b) = conv(dropout(f(conv(f(x)) + W f(auxiliary)))) + V label,
 
     where f is `concat_elu`.
 
     Attributes:
       kernel: the fields of both convolutions.
+      num_classes: 0 for an unconditional network.
+      dropout: probability.
+      weight_norm: of both convolutions.
+      dtype: of the computation; parameters are float32.
     """
 
-    kernel: dict
+    kernel: Mapping[str, Any]
     num_classes: int = 0
     dropout: float = 0.0
     weight_norm: bool = True
     dtype: str = "float32"
 
     @nn.compact
-    def __call__(self, x, aside, label, train, place):
-        """x [B, H, W, F] and, or None, aside [B, H, W, any] -> [B, H, W, F]."""
+    def __call__(
+        self,
+        x: Float[Array, "b h w f"],
+        auxiliary: Float[Array, "b h w a"] | None,
+        label: Int[Array, " b"] | None,
+        train: bool,
+        position: Position | None,
+    ) -> Float[Array, "b h w f"]:
+        """Returns feature maps of the shape of x."""
         width = x.shape[-1]
         common = {"dtype": self.dtype, "weight_norm": self.weight_norm}
-        h = CausalConv(width, **self.kernel, **common)(concat_elu(x), place)
-        if aside is not None:
-            h += CausalConv(width, **common)(concat_elu(aside), place)
+        h = CausalConv(width, **self.kernel, **common)(concat_elu(x), position)
+        if auxiliary is not None:
+            h += CausalConv(width, **common)(concat_elu(auxiliary), position)
         h = nn.Dropout(self.dropout, deterministic=not train)(concat_elu(h))
-        h = CausalConv(2 * width, init_scale=0.1, **self.kernel, **common)(h, place)
+        h = CausalConv(2 * width, init_scale=0.1, **self.kernel, **common)(h, position)
         h += Conditioning(2 * width, self.num_classes, self.dtype)(label)
         a, b = jnp.split(h, 2, -1)
         return x + a * nn.sigmoid(b)
+
+
+def remat_outside_sampling(
+    module: type[nn.Module], remat: bool, position: Position | None, **options: Any
+) -> type[nn.Module]:
+    """Returns the class `module`, with `remat` as one whose gradients compute it again.
+
+    Not at a `position`: sampling takes no gradients. Instances need a name, since linen would name
+    those of the new class otherwise.
+    """
+    return nn.remat(module, **options) if remat and position is None else module

@@ -1,9 +1,10 @@
-"""Small convolutional classifiers (LeCun et al. 1998), in the sizes asked for."""
+"""Small convolutional classifiers (LeCun et al. 1998), in any size."""
 
 import flax.linen as nn
 import jax.numpy as jnp
 
 from genjax.models.layers import Conv, max_pool
+from genjax.typing import Array, Float
 
 
 class Cnn(nn.Module):
@@ -28,8 +29,10 @@ class Cnn(nn.Module):
     dtype: str = "float32"
 
     @nn.compact
-    def __call__(self, x, train=False):
-        """x [B, H, W, C] -> {"features": [B, hidden], "logits": [B, K]}, float32."""
+    def __call__(
+        self, x: Float[Array, "b h w c"], train: bool = False
+    ) -> dict[str, Float[Array, "b _"]]:
+        """Returns {"features": [B, hidden], "logits": [B, K]}, float32."""
         h = x.astype(self.dtype)
         for i, width in enumerate(self.features):
             h = nn.relu(Conv(width, (3, 3), padding=self.padding, dtype=self.dtype)(h))

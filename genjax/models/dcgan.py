@@ -1,7 +1,7 @@
 """DCGAN (Radford et al. 2016), for any size that halves: 28, 32, 64.
 
-4x4 convolutions of stride 2 both ways, as Keras's example has them. The tutorial's generator ends
-at 40x40 while its discriminator takes 64x64; here one ends where the other begins.
+4x4 convolutions of stride 2 in both networks, as in Keras's example. The tutorial's generator ends
+at 40x40 while its discriminator takes 64x64; here both have the size of the images.
 """
 
 import functools
@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from genjax.models.gan import BatchNorm, ProjectionHead, base_size
 from genjax.models.layers import Conv, ConvTranspose
+from genjax.typing import Array, Float, Shape
 
 _init = nn.initializers.normal(0.02)
 
@@ -21,31 +22,31 @@ class DcganGenerator(nn.Module):
     Attributes:
       image_shape: (H, W, C); H and W must be multiples of 2 ** len(features).
       features: channels after the dense layer and after each transposed convolution but the last.
-      momentum, axis_name: of `BatchNorm`.
+      momentum: of `BatchNorm`.
       dtype: of the computation; parameters and statistics are float32.
     """
 
-    image_shape: tuple[int, int, int]
+    image_shape: Shape
     features: tuple[int, ...] = (512, 256, 128, 64)
     momentum: float = 0.9
-    axis_name: str | None = None
     dtype: str = "float32"
 
     @nn.compact
-    def __call__(self, z, y=None, train=False):
-        """z [B, D], y [B, K] or None -> float32 [B, H, W, C] in [-1, 1]."""
-        norm = functools.partial(
-            BatchNorm, self.momentum, axis_name=self.axis_name, dtype=self.dtype
-        )
+    def __call__(
+        self, z: Float[Array, "b d"], y: Float[Array, "b k"] | None = None, train: bool = False
+    ) -> Float[Array, "b h w c"]:
+        """Returns images in [-1, 1], float32, of latents z and labels y."""
+        norm = functools.partial(BatchNorm, self.momentum, dtype=self.dtype)
         conv = functools.partial(
             ConvTranspose, kernel_size=(4, 4), strides=2, kernel_init=_init, dtype=self.dtype
         )
         height, width = base_size(self.image_shape, len(self.features))
         first, *rest = self.features
-        h = nn.Dense(height * width * first, use_bias=False, kernel_init=_init, dtype=self.dtype)(
-            z.astype(self.dtype)
+        dense = nn.Dense(
+            height * width * first, use_bias=False, kernel_init=_init, dtype=self.dtype
         )
-        h = nn.relu(norm()(h.reshape(-1, height, width, first), y, train))
+        h = dense(z.astype(self.dtype)).reshape(-1, height, width, first)
+        h = nn.relu(norm()(h, y, train))
         for features in rest:
             h = nn.relu(norm()(conv(features, use_bias=False)(h), y, train))
         return jnp.tanh(conv(self.image_shape[-1])(h).astype(jnp.float32))
@@ -63,8 +64,10 @@ class DcganDiscriminator(nn.Module):
     dtype: str = "float32"
 
     @nn.compact
-    def __call__(self, x, y=None):
-        """x [B, H, W, C], y [B, K] or None -> logits float32 [B]."""
+    def __call__(
+        self, x: Float[Array, "b h w c"], y: Float[Array, "b k"] | None = None
+    ) -> Float[Array, " b"]:
+        """Returns the logits, float32, of images x and labels y."""
         base_size(x.shape[1:], len(self.features))
         h = x.astype(self.dtype)
         for features in self.features:

@@ -6,6 +6,9 @@ import jax.numpy as jnp
 from genjax.models.attention import attend, sinusoidal, sinusoidal_grid
 from genjax.models.layers import Dense
 from genjax.models.unet import patchify, unpatchify
+from genjax.typing import Array, Float, Int, Num
+
+_zeros = nn.initializers.zeros_init()
 
 
 def _modulate(x, shift, scale):
@@ -13,17 +16,23 @@ def _modulate(x, shift, scale):
 
 
 class DiTBlock(nn.Module):
-    """Attention and a two-layer perceptron; shift, scale and gate of both from the condition."""
+    """Attention and a two-layer perceptron; shift, scale and gate of both from the condition.
+
+    Attributes:
+      num_heads: of the attention.
+      dtype: of the computation; parameters are float32.
+    """
 
     num_heads: int
     dtype: str = "float32"
 
     @nn.compact
-    def __call__(self, x, c):
-        """x [B, L, D], c [B, D] -> [B, L, D]."""
+    def __call__(
+        self, x: Float[Array, "b length d"], c: Float[Array, "b d"]
+    ) -> Float[Array, "b length d"]:
+        """Returns new tokens of tokens x and conditions c."""
         batch, length, dim = x.shape
-        zeros = nn.initializers.zeros_init()
-        modulation = nn.Dense(6 * dim, dtype=self.dtype, kernel_init=zeros, name="modulation")
+        modulation = nn.Dense(6 * dim, dtype=self.dtype, kernel_init=_zeros, name="modulation")
         shift1, scale1, gate1, shift2, scale2, gate2 = jnp.split(modulation(nn.silu(c)), 6, -1)
         norm = lambda: nn.LayerNorm(use_bias=False, use_scale=False, dtype=self.dtype)
         h = _modulate(norm()(x), shift1, scale1)
@@ -37,13 +46,15 @@ class DiTBlock(nn.Module):
 
 
 class DiT(nn.Module):
-    """(x, c_noise, labels) -> an image of x's shape.
+    """A denoising network (x, c_noise, labels) -> an image of the shape of x.
 
     Attributes:
-      dim, depth, num_heads: of the transformer.
-      patch_size: side of a token's square.
-      num_classes: 0 for none; label `num_classes` means no class.
-      remat: blocks are computed again for their gradients, which saves memory.
+      dim: of a token.
+      depth: number of blocks.
+      num_heads: of every attention.
+      patch_size: side of the square of pixels that is one token.
+      num_classes: 0 for an unconditional network; label `num_classes` means no class.
+      remat: whether blocks are computed again for their gradients, which saves memory.
       dtype: of the computation; parameters are float32.
     """
 
@@ -56,8 +67,18 @@ class DiT(nn.Module):
     dtype: str = "float32"
 
     @nn.compact
-    def __call__(self, x, c_noise, labels=None, train=False):
-        """x [B, H, W, C], c_noise [B] or [B, K], labels int [B] -> float32 [B, H, W, C]."""
+    def __call__(
+        self,
+        x: Float[Array, "b h w c"],
+        c_noise: Num[Array, " b"] | Num[Array, "b k"],
+        labels: Int[Array, " b"] | None = None,
+        train: bool = False,
+    ) -> Float[Array, "b h w c"]:
+        """Returns the output of the network, float32.
+
+        Raises:
+          ValueError: sides that are no multiples of `patch_size`.
+        """
         batch, height, width, channels = x.shape
         p = self.patch_size
         if height % p or width % p:
@@ -74,10 +95,9 @@ class DiT(nn.Module):
         make_block = nn.remat(DiTBlock) if self.remat else DiTBlock
         for i in range(self.depth):
             h = make_block(self.num_heads, self.dtype, name=f"block{i}")(h, c)
-        zeros = nn.initializers.zeros_init()
-        modulation = nn.Dense(2 * self.dim, dtype=self.dtype, kernel_init=zeros, name="modulation")
+        modulation = nn.Dense(2 * self.dim, dtype=self.dtype, kernel_init=_zeros, name="modulation")
         shift, scale = jnp.split(modulation(nn.silu(c)), 2, axis=-1)
         norm = nn.LayerNorm(use_bias=False, use_scale=False, dtype=self.dtype, name="norm_out")
         h = _modulate(norm(h), shift, scale)
-        h = Dense(p * p * channels, dtype=self.dtype, kernel_init=zeros, name="pixels")(h)
+        h = Dense(p * p * channels, dtype=self.dtype, kernel_init=_zeros, name="pixels")(h)
         return unpatchify(h.reshape(batch, rows, columns, -1), p).astype(jnp.float32)

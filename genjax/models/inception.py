@@ -1,16 +1,16 @@
-"""Inception-v3 as the Fréchet Inception distance knows it: the TensorFlow graph of 2015-12-05.
+"""Inception-v3 of the Fréchet Inception distance: the TensorFlow graph of 2015-12-05.
 
-Szegedy et al. 2016, "Rethinking the Inception architecture", in the trained state that Heusel et
-al. 2017 measured FID with. Its PyTorch ports, mseitzer/pytorch-fid and toshas/torch-fidelity, are
-followed here; all modules bear their names. Where it differs from the Inception-v3 of model zoos:
+Szegedy et al. 2016, "Rethinking the Inception architecture", with the weights that Heusel et al.
+2017 measured FID with. The code follows its PyTorch ports, mseitzer/pytorch-fid and
+toshas/torch-fidelity; all modules have their names. It differs from the Inception-v3 of model zoos:
 
   - 1008 logits (1000 classes and 8 unused ones), no auxiliary classifier;
   - the 3x3 average pooling of blocks A, C and E1 leaves the padding out of its average;
   - the pooling branch of the last block, E2, takes the maximum instead of the average;
-  - images are resized in one of two ways, and a metric has to say in which: see `RESIZES`.
+  - images are resized in one of two ways, which a metric has to name: see `RESIZES`.
 
 It is used trained and frozen, so batch normalisation always takes the stored statistics.
-`genjax.weights.inception` has the weights.
+`genjax.weights.inception` loads the weights.
 """
 
 import flax.linen as nn
@@ -18,10 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from genjax.typing import AnyArray, Array, Float, Num
+
 SIZE = 299  # of the images that the network was trained on
 NUM_CLASSES = 1008
 
-# On recent GPUs JAX multiplies float32 with 10 bits of mantissa unless told not to.
+# On recent GPUs the default precision multiplies float32 with 10 bits of mantissa.
 _PRECISION = lax.Precision.HIGHEST
 
 
@@ -35,18 +37,21 @@ class InceptionV3(nn.Module):
     resize: str = "tf1"
 
     @nn.compact
-    def __call__(self, images):
-        """Features of images; what the caller does not use, the compiler leaves out.
+    def __call__(self, images: Num[AnyArray, "b h w 3"]) -> dict[str, Float[Array, "b _"]]:
+        """Computes features of images; the compiler leaves out those that the caller does not use.
 
         Args:
-          images: [B, H, W, 3], RGB, 0..255, any H and W. Rounding to uint8 first, as the references
-            expect, is the caller's.
+          images: RGB in 0..255, of any size. The references expect values rounded to uint8;
+            rounding is up to the caller.
 
         Returns:
-          Dict of float32 arrays, named as in torch-fidelity: "64" (first max pooling), "192"
-          (second), "768" (before the auxiliary classifier) and "2048" (last pooling), each [B, its
-          name] and averaged over positions; "logits_unbiased" [B, 1008], without the bias, which
-          torch-fidelity takes the inception score from; "logits" [B, 1008].
+          Float32 arrays, named as in torch-fidelity: "64" (first max pooling), "192" (second),
+          "768" (before the auxiliary classifier) and "2048" (last pooling), each [B, its name] and
+          averaged over positions; "logits_unbiased" [B, 1008], without the bias, from which
+          torch-fidelity computes the inception score; "logits" [B, 1008].
+
+        Raises:
+          ValueError: an unknown name of resizing.
         """
         if self.resize not in RESIZES:
             raise ValueError(f"resize must be one of {', '.join(RESIZES)}, not {self.resize!r}")
@@ -82,6 +87,9 @@ class InceptionV3(nn.Module):
         return taps
 
 
+# --- Blocks ---------------------------------------------------------------------------------------
+
+
 class ConvBN(nn.Module):
     """Convolution without bias, batch normalisation by stored statistics, ReLU."""
 
@@ -91,7 +99,8 @@ class ConvBN(nn.Module):
     padding: str = "SAME"
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b rows columns features"]:
+        """Returns new feature maps."""
         x = nn.Conv(
             self.features,
             self.kernel_size,
@@ -105,10 +114,11 @@ class ConvBN(nn.Module):
 
 
 class Classifier(nn.Module):
-    """The last layer, with its result before and after the bias is added."""
+    """The last layer."""
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: Float[Array, "b f"]) -> tuple[Float[Array, "b k"], Float[Array, "b k"]]:
+        """Returns the logits before and after the bias is added."""
         shape = (x.shape[-1], NUM_CLASSES)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
         bias = self.param("bias", nn.initializers.zeros_init(), (NUM_CLASSES,))
@@ -117,12 +127,13 @@ class Classifier(nn.Module):
 
 
 class BlockA(nn.Module):
-    """5x5 and double 3x3 beside 1x1 and pooling. [B, H, W, C] -> [B, H, W, 224 + pool_features]."""
+    """Branches of 1x1, 5x5, double 3x3 and pooling."""
 
     pool_features: int
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b rows columns channels"]:
+        """Returns feature maps of the same sides, with 224 + pool_features channels."""
         a = ConvBN(64, (1, 1), name="branch1x1")(x)
         b = ConvBN(48, (1, 1), name="branch5x5_1")(x)
         b = ConvBN(64, (5, 5), name="branch5x5_2")(b)
@@ -134,10 +145,11 @@ class BlockA(nn.Module):
 
 
 class BlockB(nn.Module):
-    """Halves height and width. [B, H, W, C] -> [B, (H-1)/2, (W-1)/2, 480 + C]."""
+    """Branches of 3x3, double 3x3 and pooling, all of stride 2."""
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b rows columns channels"]:
+        """Returns feature maps [B, (H - 1) / 2, (W - 1) / 2, 480 + C]."""
         a = ConvBN(384, (3, 3), 2, "VALID", name="branch3x3")(x)
         b = ConvBN(64, (1, 1), name="branch3x3dbl_1")(x)
         b = ConvBN(96, (3, 3), name="branch3x3dbl_2")(b)
@@ -146,12 +158,13 @@ class BlockB(nn.Module):
 
 
 class BlockC(nn.Module):
-    """7x7 convolutions as pairs of 1x7 and 7x1. [B, H, W, C] -> [B, H, W, 768]."""
+    """Branches of 1x1, 7x7 as 1x7 and 7x1, double 7x7, and pooling."""
 
     features_7x7: int
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b rows columns channels"]:
+        """Returns feature maps of the same sides, with 768 channels."""
         n = self.features_7x7
         a = ConvBN(192, (1, 1), name="branch1x1")(x)
         b = ConvBN(n, (1, 1), name="branch7x7_1")(x)
@@ -167,10 +180,11 @@ class BlockC(nn.Module):
 
 
 class BlockD(nn.Module):
-    """Halves height and width. [B, H, W, C] -> [B, (H-1)/2, (W-1)/2, 512 + C]."""
+    """Branches of 3x3, 7x7 and pooling, all of stride 2."""
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b rows columns channels"]:
+        """Returns feature maps [B, (H - 1) / 2, (W - 1) / 2, 512 + C]."""
         a = ConvBN(192, (1, 1), name="branch3x3_1")(x)
         a = ConvBN(320, (3, 3), 2, "VALID", name="branch3x3_2")(a)
         b = ConvBN(192, (1, 1), name="branch7x7x3_1")(x)
@@ -181,7 +195,7 @@ class BlockD(nn.Module):
 
 
 class BlockE(nn.Module):
-    """3x3 convolutions split into 1x3 beside 3x1. [B, H, W, C] -> [B, H, W, 2048].
+    """Branches of 1x1, 3x3 split into parallel 1x3 and 3x1, the same after a 3x3, and pooling.
 
     Attributes:
       pool: "avg" (E1) or "max" (E2, the last block of this graph).
@@ -190,7 +204,8 @@ class BlockE(nn.Module):
     pool: str
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w 2048"]:
+        """Returns feature maps of the same sides."""
         a = ConvBN(320, (1, 1), name="branch1x1")(x)
         b = ConvBN(384, (1, 1), name="branch3x3_1")(x)
         b1 = ConvBN(384, (1, 3), name="branch3x3_2a")(b)
@@ -213,24 +228,27 @@ def _max_pool_same(x):
 
 
 def _avg_pool_same(x):
-    # TensorFlow averages over the pixels that are there, PyTorch by default over the padding too.
+    # TensorFlow averages over the pixels of the image, PyTorch by default over the padding too.
     return nn.avg_pool(x, (3, 3), strides=(1, 1), padding="SAME", count_include_pad=False)
 
 
-def resize_tf1(images):
-    """As the TensorFlow graph and torch-fidelity do: [B, H, W, 3], 0..255 -> [B, 299, 299, 3].
+# --- Resizing -------------------------------------------------------------------------------------
 
-    Bilinear, output i taken from input i * H / 299 (no half-pixel centres, no antialiasing), by
-    TensorFlow 1's `resize_bilinear(align_corners=False)`; then (x - 128) / 128, in [-1, 0.992].
+
+def resize_tf1(images: Float[AnyArray, "b h w 3"]) -> Float[Array, "b 299 299 3"]:
+    """Resizes as the TensorFlow graph and torch-fidelity do: 0..255 to [-1, 0.992].
+
+    Bilinear, output i at input i * H / 299 (no half-pixel centres, no antialiasing), which is
+    TensorFlow 1's `resize_bilinear(align_corners=False)`; then (x - 128) / 128.
     """
     x = _bilinear(images, _positions(images.shape[1], 0.0), _positions(images.shape[2], 0.0))
     return (x - 128) / 128
 
 
-def resize_torch(images):
-    """As pytorch-fid does: [B, H, W, 3], 0..255 -> [B, 299, 299, 3] in [-1, 1].
+def resize_torch(images: Float[AnyArray, "b h w 3"]) -> Float[Array, "b 299 299 3"]:
+    """Resizes as pytorch-fid does: 0..255 to [-1, 1].
 
-    Bilinear, output i taken from input (i + 1/2) * H / 299 - 1/2, not below 0 (no antialiasing), by
+    Bilinear, output i at input (i + 1/2) * H / 299 - 1/2, at least 0 (no antialiasing), which is
     PyTorch's `interpolate(align_corners=False)`; on pixels scaled to [0, 1], then 2 x - 1.
     """
     x = images / 255
@@ -241,15 +259,18 @@ def resize_torch(images):
 RESIZES = {"tf1": resize_tf1, "torch": resize_torch}
 
 
-def _positions(size, centre):
-    """Where in the input each output lies, float32 [299], in the references' own arithmetic."""
+def _positions(size: int, centre: float) -> np.ndarray:
+    """Returns the input position of each output, float32 [299], in the references' arithmetic."""
     scale = np.float32(size / SIZE)
     centre = np.float32(centre)
     return np.maximum((np.arange(SIZE, dtype=np.float32) + centre) * scale - centre, 0)
 
 
-def _bilinear(x, rows, columns):
-    """[B, H, W, C] at rows [R] x columns [S], by gathers: a matmul would round on accelerators."""
+def _bilinear(x: AnyArray, rows: np.ndarray, columns: np.ndarray) -> Array:
+    """Interpolates [B, H, W, C] at rows [R] x columns [S], by gathers.
+
+    Not by matmuls, which would round on accelerators.
+    """
 
     def along(x, positions, axis):
         low = np.floor(positions).astype(np.int32)

@@ -1,10 +1,11 @@
-"""Conv, ConvTranspose, Dense and pooling: Flax's layers, in a form that XLA:CPU also trains fast.
+"""Convolutions, dense layers, batch norm, pooling and upsampling that the networks share.
 
-Same parameters (`kernel` [kh, kw, in, out], `bias` [out]), names, initialisers and results as
+`Conv`, `ConvTranspose` and `Dense` are Flax's layers in a form that XLA:CPU trains fast: the same
+parameters (`kernel` [kh, kw, in, out], `bias` [out]), names, initialisers and results as
 `flax.linen.Conv` / `ConvTranspose` on NHWC images, so that a checkpoint serves either. On GPU and
-TPU they call `lax` exactly as Flax does. On CPU the layers below take the *columns* form, which
-is the same sum in another order: equal to rounding, with ordinary derivatives of any order and
-mode (no custom_vjp: grad, jvp, vmap, remat and pmap all see slices, pads and one matmul).
+TPU they call `lax` exactly as Flax does. On CPU they take the *columns* form, which is the same sum
+in another order: equal up to rounding, with ordinary derivatives of any order and mode (there is no
+custom_vjp: grad, jvp, vmap, remat and pmap all work on slices, pads and one matmul).
 
 The mathematics, for one image axis; x [H, C], kernel w [k, C, O], stride s, lower padding a.
 `lax.conv_transpose` spreads x to x'[s i] = x[i], zero elsewhere, then convolves:
@@ -34,24 +35,29 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-Padding = str | Sequence[tuple[int, int]]
+from genjax.devices import device_axis
+from genjax.typing import AnyArray, Array, Num
+
+Padding = str | Sequence[Sequence[int]]
+
+# --- Dense layers and 1x1 convolutions ------------------------------------------------------------
 
 
-def prefers_matmul(x):
-    """Whether the forms below are the faster ones for x.
+def prefers_matmul(x: Num[Array, "..."]) -> bool:
+    """Tells whether the forms of this module are the faster ones for x.
 
-    Decided when traced, by the default backend: `lax.platform_dependent` would compile and
+    Decided by the default backend while tracing: `lax.platform_dependent` would compile and
     differentiate both forms. Half precision stays with lax, which accumulates in float32.
     """
     return x.dtype in (jnp.float32, jnp.float64) and jax.default_backend() == "cpu"
 
 
-def pointwise(x, kernel):
-    """x @ kernel: [..., C] and [C, O] to [..., O], a 1x1 convolution.
+def pointwise(x: Num[Array, "*shape c"], kernel: Num[Array, "c o"]) -> Num[Array, "*shape o"]:
+    """Computes x @ kernel, a 1x1 convolution, as a one-dimensional convolution of width 1.
 
-    As a convolution of width 1, which XLA turns into a matmul, because of its weight gradient
-    x^T dy: the 1x1 convolution's own rule and that of `x @ kernel` put first what XLA then copies
-    transposed. With no width at all JAX 0.12 is 20x slower.
+    XLA turns it into a matmul. The reason is the weight gradient x^T dy: the rules of the 1x1
+    convolution and of `x @ kernel` order its operands such that XLA copies one of them transposed.
+    Without the axis of width 1 JAX 0.12 is 20x slower.
     """
     y = lax.conv_general_dilated(
         x.reshape(-1, 1, x.shape[-1]),
@@ -64,27 +70,33 @@ def pointwise(x, kernel):
 
 
 def _dense_dot_general(x, kernel, dimension_numbers, **options):
-    """`lax.dot_general` as `nn.Dense` calls it; over maps and sequences by `pointwise` on CPU."""
+    """Computes `lax.dot_general` for `nn.Dense`; on CPU, inputs [B, ..., C] go by `pointwise`."""
     if x.ndim > 2 and prefers_matmul(x):
         return pointwise(x, kernel)
     return lax.dot_general(x, kernel, dimension_numbers, **options)
 
 
-# `flax.linen.Dense` for maps and sequences [B, ..., C].
+# `flax.linen.Dense` for feature maps and sequences [B, ..., C].
 Dense = functools.partial(nn.Dense, dot_general=_dense_dot_general)
 
+# --- Convolutions ---------------------------------------------------------------------------------
 
-def column_conv_transpose(x, kernel, strides, pads):
-    """`lax.conv_transpose(x, kernel, strides, pads)` as one matmul and shifted sums.
+
+def column_conv_transpose(
+    x: Num[Array, "b h w c"],
+    kernel: Num[Array, "kh kw c o"],
+    strides: Sequence[int],
+    pads: Sequence[Sequence[int]],
+) -> Num[Array, "b ho wo o"]:
+    """Computes `lax.conv_transpose(x, kernel, strides, pads)` as one matmul and shifted sums.
 
     Args:
-        x: [B, H, W, C].
-        kernel: [kh, kw, C, O].
-        strides: (sh, sw).
-        pads: ((top, bottom), (left, right)), the padding of the spread-out input.
+      strides: (sh, sw).
+      pads: ((top, bottom), (left, right)), the padding of the spread-out input.
 
     Returns:
-        [B, Ho, Wo, O] with Ho = sh (H - 1) + top + bottom - kh + 2.
+      An array of height sh (h - 1) + top + bottom - kh + 2 and width
+      sw (w - 1) + left + right - kw + 2.
     """
     kh, kw, channels, features = kernel.shape
     batch, height, width, _ = x.shape
@@ -101,7 +113,7 @@ def column_conv_transpose(x, kernel, strides, pads):
     zero = jnp.zeros((), x.dtype)
 
     def phase(r, u):
-        """Outputs [B, rows, cols, O] at positions (sh q + r, sw p + u)."""
+        """Computes the outputs [B, rows, cols, O] at positions (sh q + r, sw p + u)."""
         total = jnp.zeros((batch, rows, cols, features), x.dtype)
         for i in range((top - r) % sh, kh, sh):
             for j in range((left - u) % sw, kw, sw):
@@ -119,15 +131,23 @@ def column_conv_transpose(x, kernel, strides, pads):
     return y.reshape(batch, rows * sh, cols * sw, features)[:, :out_h, :out_w]
 
 
-def conv_pads(size, kernel_size, strides, padding):
-    """Explicit (low, high) pairs of `lax.conv_general_dilated` for a [H, W] input."""
+def conv_pads(
+    size: Sequence[int], kernel_size: Sequence[int], strides: Sequence[int], padding: Padding
+) -> Sequence[Sequence[int]]:
+    """Returns the (low, high) pairs of `lax.conv_general_dilated` for an input of `size` (H, W)."""
     if isinstance(padding, str):
         return lax.padtype_to_pads(size, kernel_size, strides, padding)
     return padding
 
 
-def conv_transpose_pads(kernel_size, strides, padding):
-    """Explicit (low, high) pairs of `lax.conv_transpose`, by its own rule for SAME and VALID."""
+def conv_transpose_pads(
+    kernel_size: Sequence[int], strides: Sequence[int], padding: Padding
+) -> Sequence[Sequence[int]]:
+    """Returns the (low, high) pairs of `lax.conv_transpose`, by its own rule for SAME and VALID.
+
+    Raises:
+      ValueError: another string.
+    """
     if not isinstance(padding, str):
         return padding
     pads = []
@@ -145,15 +165,15 @@ def conv_transpose_pads(kernel_size, strides, padding):
 
 
 class _Convolution(nn.Module):
-    """What the two layers share: attributes, parameters, dtypes, bias.
+    """The base of the two convolutions: attributes, parameters, dtypes, bias.
 
     Attributes:
-        features: number of output channels.
-        kernel_size: (kh, kw).
-        strides: an integer or (sh, sw).
-        padding: "SAME", "VALID" or ((top, bottom), (left, right)).
-        form: None to choose by backend when traced; "lax" or "columns" to insist (say, "lax" when
-            exporting from a CPU machine for a GPU).
+      features: number of output channels.
+      kernel_size: (kh, kw).
+      strides: an integer or (sh, sw).
+      padding: "SAME", "VALID" or ((top, bottom), (left, right)).
+      form: None to choose by backend while tracing; "lax" or "columns" to force one of them (for
+        example "lax" to export a program from a CPU machine to a GPU).
     """
 
     features: int
@@ -168,8 +188,8 @@ class _Convolution(nn.Module):
     form: str | None = None
 
     @nn.compact
-    def __call__(self, x):
-        """[B, H, W, C] to [B, Ho, Wo, features]."""
+    def __call__(self, x: Num[AnyArray, "b h w c"]) -> Num[Array, "b ho wo o"]:
+        """Convolves x and adds the bias; the result has `features` channels."""
         shape = (*self.kernel_size, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
         bias = None
@@ -180,8 +200,8 @@ class _Convolution(nn.Module):
         y = self.convolve(x, kernel, strides)
         return y if bias is None else y + bias
 
-    def use_columns(self, x, worthwhile):
-        """Whether to take the columns form; `worthwhile` is the layer's own measured rule."""
+    def use_columns(self, x: Num[Array, "b h w c"], worthwhile: bool) -> bool:
+        """Tells whether to take the columns form; `worthwhile` is the layer's measured rule."""
         if self.form is not None:
             return self.form == "columns"
         return worthwhile and prefers_matmul(x)
@@ -190,7 +210,10 @@ class _Convolution(nn.Module):
 class Conv(_Convolution):
     """`flax.linen.Conv`, 2-D, NHWC. Columns for 1x1, and for stride 1 and few output channels."""
 
-    def convolve(self, x, kernel, strides):
+    def convolve(
+        self, x: Num[Array, "b h w c"], kernel: Num[Array, "kh kw c o"], strides: tuple[int, ...]
+    ) -> Num[Array, "b ho wo o"]:
+        """Convolves x, without the bias."""
         pads = conv_pads(x.shape[1:3], kernel.shape[:2], strides, self.padding)
         unpadded = not any(map(any, pads))
         if self.use_columns(x, True) and kernel.shape[:2] == (1, 1) and unpadded:
@@ -208,7 +231,10 @@ class Conv(_Convolution):
 class ConvTranspose(_Convolution):
     """`flax.linen.ConvTranspose`, 2-D, NHWC, kernel not flipped. Columns always on CPU."""
 
-    def convolve(self, x, kernel, strides):
+    def convolve(
+        self, x: Num[Array, "b h w c"], kernel: Num[Array, "kh kw c o"], strides: tuple[int, ...]
+    ) -> Num[Array, "b ho wo o"]:
+        """Convolves the spread-out x, without the bias."""
         pads = conv_transpose_pads(kernel.shape[:2], strides, self.padding)
         # lax's weight gradient convolves the spread-out input: 195 ms where columns take 26.
         if self.use_columns(x, True):
@@ -218,14 +244,53 @@ class ConvTranspose(_Convolution):
         )
 
 
-def max_pool(x, size=2):
-    """The largest of each `size` x `size` square, [B, H, W, C] to [B, H // size, W // size, C].
+# --- Normalisation and resampling -----------------------------------------------------------------
 
-    As `flax.linen.max_pool(x, (size, size), (size, size))`, where what is left over at the edge is
-    dropped, but by reshaping: the gradient of a window reduction scatters, one element at a time
-    (the tutorial's classifier: 33 ms a step, so 19). Equal maxima share the gradient.
+
+def batch_norm(train: bool, *, dtype: Any, **options: Any) -> nn.BatchNorm:
+    """Returns a `nn.BatchNorm` whose batch statistics are those of the global batch.
+
+    Under pmap they are averaged over the devices; under jit the batch is the global one.
+
+    Args:
+      train: whether to normalise by the statistics of the batch and to update the running
+        averages; otherwise the running averages normalise.
+      dtype: of the result; parameters and statistics are float32.
+      **options: other fields of `nn.BatchNorm`.
     """
+    return nn.BatchNorm(
+        use_running_average=not train,
+        axis_name=device_axis() if train else None,
+        dtype=dtype,
+        **options,
+    )
+
+
+def _squares(x, size):
+    """Splits [B, H, W, C] into [B, H // size, size, W // size, size, C]; drops the remainder."""
     batch, height, width, channels = x.shape
     rows, columns = height // size, width // size
     x = x[:, : rows * size, : columns * size]
-    return jnp.max(x.reshape(batch, rows, size, columns, size, channels), axis=(2, 4))
+    return x.reshape(batch, rows, size, columns, size, channels)
+
+
+def max_pool(x: Num[Array, "b h w c"], size: int = 2) -> Num[Array, "b rows columns c"]:
+    """Returns the maximum of each `size` x `size` square; an incomplete last square is dropped.
+
+    As `flax.linen.max_pool(x, (size, size), (size, size))`, but by reshaping: the gradient of a
+    window reduction scatters one element at a time (the tutorial's classifier: 33 ms a step, now
+    19). Equal maxima share the gradient.
+    """
+    return jnp.max(_squares(x, size), axis=(2, 4))
+
+
+def average_pool_2x2(x: Num[Array, "b h w c"]) -> Num[Array, "b rows columns c"]:
+    """Returns the mean of each 2x2 square; an odd last row or column is dropped."""
+    return jnp.mean(_squares(x, 2), axis=(2, 4))
+
+
+def upsample_nearest(
+    x: Num[AnyArray, "b h w c"], factor: int = 2
+) -> Num[Array, "b rows columns c"]:
+    """Repeats every pixel `factor` times in height and in width."""
+    return jnp.repeat(jnp.repeat(x, factor, axis=1), factor, axis=2)

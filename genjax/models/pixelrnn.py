@@ -7,7 +7,17 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from genjax.models.causal import CausalConv, Conditioning, is_row, keep, load, store, write
+from genjax.models.causal import (
+    CausalConv,
+    Conditioning,
+    Position,
+    cache_rows,
+    is_row,
+    load,
+    pass_to_pixels,
+    store,
+)
+from genjax.typing import Array, Float, Int
 
 
 class PixelRnn(nn.Module):
@@ -20,6 +30,7 @@ class PixelRnn(nn.Module):
       num_layers: of LSTMs.
       groups: 1, or the colours of a pixel, which then follow one another.
       num_classes: 0 for an unconditional network.
+      dtype: of the computation; parameters are float32.
     """
 
     num_outputs: int
@@ -31,30 +42,38 @@ class PixelRnn(nn.Module):
     dtype: str = "float32"
 
     @nn.compact
-    def __call__(self, x, label=None, train=False, place=None):
-        """x [B, H, W, C] -> float32 [B, H, W, num_outputs]; of one pixel at a `place`."""
+    def __call__(
+        self,
+        x: Float[Array, "b h w c"],
+        label: Int[Array, " b"] | None = None,
+        train: bool = False,
+        position: Position | None = None,
+    ) -> Float[Array, "b rows columns outputs"] | None:
+        """Returns outputs, float32, of an image; of one pixel at a `position`; None of a row."""
         conv = functools.partial(CausalConv, groups=self.groups, dtype=self.dtype)
         h, width = None, 2 * self.features
-        if not is_row(place):
+        if not is_row(position):
             first = conv(width, (4, 7), top=3, left=3, mask="A", on_image=True, name="first")
-            h = first(x, place)
+            h = first(x, position)
             h += Conditioning(width, self.num_classes, self.dtype, name="class")(label)
         layer = {"row": RowLstm, "diagonal": DiagonalBiLstm}[self.kind]
         for n in range(self.num_layers):
-            y = layer(self.features, self.groups, self.dtype, name=f"lstm{n}")(h, x, place)
-            if not is_row(place):
-                h += conv(width, mask="B", name=f"up{n}")(y, place)
-        if is_row(place):
+            y = layer(self.features, self.groups, self.dtype, name=f"lstm{n}")(h, x, position)
+            if not is_row(position):
+                h += conv(width, mask="B", name=f"up{n}")(y, position)
+        if is_row(position):
             return None
-        h = nn.relu(conv(width, mask="B", name="hidden")(nn.relu(h), place))
-        return conv(self.num_outputs, mask="B", name="out")(h, place).astype(jnp.float32)
+        h = nn.relu(conv(width, mask="B", name="hidden")(nn.relu(h), position))
+        return conv(self.num_outputs, mask="B", name="out")(h, position).astype(jnp.float32)
 
 
 class RowLstm(nn.Module):
-    """Row by row (section 3.2): a 1x3 convolution of the state of the row above.
+    """An LSTM over rows (section 3.2), with a 1x3 convolution of the state of the row above.
 
     Attributes:
       features: h.
+      groups: of channels, 1 or the number of colours.
+      dtype: of the computation; parameters are float32.
     """
 
     features: int
@@ -62,18 +81,23 @@ class RowLstm(nn.Module):
     dtype: str = "float32"
 
     @nn.compact
-    def __call__(self, x, image, place):
-        """[B, H, W, C] -> [B, H, W, h]; `image` is not looked at."""
-        if is_row(place):
+    def __call__(
+        self,
+        x: Float[Array, "b h w c"] | None,
+        image: Float[Array, "b rows columns colours"],
+        position: Position | None,
+    ) -> Float[Array, "b _ _ units"] | None:
+        """Returns the states [B, H, W, h]; None of a row. `image` is not used."""
+        if is_row(position):
             return None
         width = self.features
         into = CausalConv(
             4 * width, (1, 2), 0, 1, mask="B", groups=self.groups, dtype=self.dtype, name="in"
         )
-        gates = into(x, place)
+        gates = into(x, position)
         shape = (3 * width, 4 * width)
         kernel = self.param("state", nn.initializers.lecun_normal(), shape).astype(self.dtype)
-        if place is None:
+        if position is None:
 
             def row(carry, gates):
                 h, c = carry
@@ -85,23 +109,26 @@ class RowLstm(nn.Module):
             zero = jnp.zeros((x.shape[0], x.shape[2], width), gates.dtype)
             return jnp.moveaxis(lax.scan(row, (zero, zero), jnp.moveaxis(gates, 1, 0))[1], 0, 1)
         zero = jnp.zeros((x.shape[0], 1, 1, 2 * width), gates.dtype)
-        read = write(self, "state", zero, place, 2, 1, 1)
-        above = read(place.row - 1, place.col, 3)
+        read = cache_rows(self, "state", zero, position, 2, 1, 1)
+        above = read(position.row - 1, position.col, 3)
         around = above[..., :width].reshape(x.shape[0], 1, 1, 3 * width)
         h, c = lstm(gates + around @ kernel, above[:, :, 1:2, width:])
-        write(self, "state", jnp.concatenate([h, c], -1), place, 2, 1, 1)
+        cache_rows(self, "state", jnp.concatenate([h, c], -1), position, 2, 1, 1)
         return h
 
 
 class DiagonalBiLstm(nn.Module):
-    """Along the diagonals, from both sides (section 3.3): all that is above and left is seen.
+    """LSTMs along the diagonals, from both sides (section 3.3): their inputs are all pixels before.
 
-    The state of (i, j) comes from (i, j - 1) and (i - 1, j); of the other side, from (i, j + 1) and
-    (i - 1, j), then moved down a row. That side also sees the image, without which the last pixel
-    of a row would be unseen from the beginning of the next one.
+    The state of the left side at (i, j) comes from (i, j - 1) and (i - 1, j); that of the right
+    side from (i, j + 1) and (i - 1, j), and is then moved down a row. The right side also takes the
+    image, without which the first pixels of a row could not depend on the last one of the row
+    above.
 
     Attributes:
-      features: h, the sum of both sides.
+      features: h, of each side.
+      groups: of channels, 1 or the number of colours.
+      dtype: of the computation; parameters are float32.
     """
 
     features: int
@@ -109,8 +136,13 @@ class DiagonalBiLstm(nn.Module):
     dtype: str = "float32"
 
     @nn.compact
-    def __call__(self, x, image, place):
-        """x [B, H, W, C], image [B, H, W, any] -> [B, H, W, h]."""
+    def __call__(
+        self,
+        x: Float[Array, "b h w c"] | None,
+        image: Float[Array, "b rows columns colours"],
+        position: Position | None,
+    ) -> Float[Array, "b _ _ units"] | None:
+        """Returns the sum of the states of both sides, [B, H, W, h]."""
         width = self.features
         masked = {"mask": "B", "groups": self.groups, "dtype": self.dtype}
         kernels = []
@@ -120,36 +152,37 @@ class DiagonalBiLstm(nn.Module):
         into_right = CausalConv(4 * width, dtype=self.dtype, name="in_right")
 
         left = right = None
-        if not is_row(place):
-            gates = CausalConv(4 * width, **masked, name="in_left")(x, place)
-        if place is None:
+        if not is_row(position):
+            gates = CausalConv(4 * width, **masked, name="in_left")(x, position)
+        if position is None:
             left = diagonals(gates, kernels[0])
-            seen = jnp.concatenate([x, image.astype(x.dtype)], -1)[:, :, ::-1]
-            right = diagonals(into_right(seen), kernels[1])[:, :-1, ::-1]
+            mirrored = jnp.concatenate([x, image.astype(x.dtype)], -1)[:, :, ::-1]
+            right = diagonals(into_right(mirrored), kernels[1])[:, :-1, ::-1]
             right = jnp.pad(right, ((0, 0), (1, 0), (0, 0), (0, 0)))
-        elif place.stage == "pixel":
+        elif position.stage == "pixel":
             zero = jnp.zeros((x.shape[0], 1, 1, 2 * width), gates.dtype)
-            read = write(self, "state", zero, place, 2, 1)
-            above, before = read(place.row - 1, place.col + 1, 1), read(place.row, place.col, 1)
+            read = cache_rows(self, "state", zero, position, 2, 1)
+            above = read(position.row - 1, position.col + 1, 1)
+            before = read(position.row, position.col, 1)
             both = jnp.concatenate([above[..., :width], before[..., :width]], -1)
             left, c = lstm(gates + both @ kernels[0], before[..., width:])
-            write(self, "state", jnp.concatenate([left, c], -1), place, 2, 1)
-            write(self, "input", x, place, 1)
+            cache_rows(self, "state", jnp.concatenate([left, c], -1), position, 2, 1)
+            cache_rows(self, "input", x, position, 1)
         else:
-            right = self._row_above(image, place, into_right, kernels[1])
-        right = keep(self, "right", right, place)
-        return right if is_row(place) else left + right
+            right = self._row_above(image, position, into_right, kernels[1])
+        right = pass_to_pixels(self, "right", right, position)
+        return right if is_row(position) else left + right
 
-    def _row_above(self, image, place, into, kernel):
-        """The right side's states of the row above, [B, 1, W, h], of what its pixels were."""
-        columns, channels = place.size[1], into.get_variable("params", "kernel").shape[2]
-        batch, seen = image.shape[0], image.shape[3]
-        corner = (0, place.row + place.pad - 1, place.pad, 0)
-        pixels = lax.dynamic_slice(image, corner, (batch, 1, columns, seen))
-        shape = (batch, 1, columns, channels - seen)
+    def _row_above(self, image, position, into, kernel):
+        """Returns the right side's states of the row above, which is complete: [B, 1, W, h]."""
+        columns, channels = position.size[1], into.get_variable("params", "kernel").shape[2]
+        batch, colours = image.shape[0], image.shape[3]
+        corner = (0, position.row + position.pad - 1, position.pad, 0)
+        pixels = lax.dynamic_slice(image, corner, (batch, 1, columns, colours))
+        shape = (batch, 1, columns, channels - colours)
         x = load(self, "input", shape, self.dtype)
-        gates = into(jnp.concatenate([x, pixels.astype(x.dtype)], -1), place)[:, 0]
-        kept = load(self, "above", (batch, columns, self.features), gates.dtype)
+        gates = into(jnp.concatenate([x, pixels.astype(x.dtype)], -1), position)[:, 0]
+        before = load(self, "above", (batch, columns, self.features), gates.dtype)
 
         def pixel(carry, inputs):
             gates, above = inputs
@@ -157,17 +190,19 @@ class DiagonalBiLstm(nn.Module):
             return (h, c), h
 
         zero = jnp.zeros((batch, self.features), gates.dtype)
-        inputs = jnp.moveaxis(gates, 1, 0), jnp.moveaxis(kept, 1, 0)
+        inputs = jnp.moveaxis(gates, 1, 0), jnp.moveaxis(before, 1, 0)
         row = jnp.moveaxis(lax.scan(pixel, (zero, zero), inputs, reverse=True)[1], 0, 1)
-        row = jnp.where(place.row > 0, row, 0)  # there is nothing above the first
+        row = jnp.where(position.row > 0, row, 0)  # nothing is above the first row
         store(self, "above", row)
         return row[:, None]
 
 
-def diagonals(gates, kernel):
-    """States of an LSTM along the diagonals, from the upper left, [B, H, W, 4 h] -> [B, H, W, h].
+def diagonals(
+    gates: Float[Array, "b height width units"], kernel: Float[Array, "inputs units"]
+) -> Float[Array, "b height width h"]:
+    """Computes the states of an LSTM along the diagonals, from the upper left; units = 4 h.
 
-    Row i is skewed i columns to the right, so that all of a diagonal is one column.
+    Row i is skewed i columns to the right, so that every diagonal becomes a column.
     """
     batch, height, width, units = gates.shape
     row = jnp.arange(height)[:, None]
@@ -188,8 +223,10 @@ def diagonals(gates, kernel):
     return jnp.take_along_axis(jnp.moveaxis(states, 0, 2), target[None, :, :, None], 2)
 
 
-def lstm(gates, c):
-    """(h, c) of the gates [..., 4 h], in the order o, f, i, g (equation 3)."""
+def lstm(
+    gates: Float[Array, "*shape units"], c: Float[Array, "*shape h"]
+) -> tuple[Float[Array, "*shape h"], Float[Array, "*shape h"]]:
+    """Returns the new (h, c) of the gates, in the order o, f, i, g (equation 3); units = 4 h."""
     o, f, i, g = jnp.split(gates, 4, -1)
     c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
     return jax.nn.sigmoid(o) * jnp.tanh(c), c

@@ -1,34 +1,38 @@
 """The networks of R3GAN (Huang et al. 2024, https://arxiv.org/abs/2501.05441): no norm, no style.
 
-Both players are the same ResNeXt turned round: stages of residual blocks, 1x1 up, grouped 3x3, 1x1
-down, leaky ReLU, with Fixup's initialisation (Zhang et al. 2019). Here sides are doubled bilinearly
-and halved by means, where the paper's code filters with (1, 2, 1).
+Generator and discriminator are mirrored ResNeXts: stages of residual blocks, 1x1 up, grouped 3x3,
+1x1 down, leaky ReLU, with Fixup's initialisation (Zhang et al. 2019). Here sides are doubled
+bilinearly and halved by means, where the paper's code filters with (1, 2, 1).
 """
+
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from genjax.models.gan import base_size
-from genjax.models.layers import Conv
-from genjax.models.unet import halve
+from genjax.models.layers import Conv, average_pool_2x2
+from genjax.typing import Array, Float, Shape
 
 _GAIN = 2 / (1 + 0.2**2)  # of leaky ReLU 0.2 (He et al. 2015)
 _linear = nn.initializers.lecun_normal()
+_zeros = nn.initializers.zeros
 
 
-def _scaled(blocks):
-    """Fixup: of three convolutions, the first two smaller by (number of blocks) ** -1/4."""
+def _fixup(blocks):
+    """Scales the first two convolutions of a block down by (number of blocks) ** -1/4."""
     return nn.initializers.variance_scaling(_GAIN / blocks**0.5, "fan_in", "normal")
 
 
 class Block(nn.Module):
-    """x + conv1x1(act(grouped 3x3(act(conv1x1(x))))), the last convolution 0 at first.
+    """x + conv1x1(act(grouped 3x3(act(conv1x1(x))))), where the last convolution starts at 0.
 
     Attributes:
-      expansion: channels inside, over those outside.
+      expansion: channels inside, relative to those outside.
       group: channels of each group of the 3x3 convolution, at most.
-      blocks: of the whole network, for the initialisation.
+      blocks: number of blocks in the network, for the initialisation.
+      dtype: of the computation; parameters are float32.
     """
 
     expansion: int
@@ -37,51 +41,52 @@ class Block(nn.Module):
     dtype: str = "float32"
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+        """Returns feature maps of the shape of x."""
         outside = x.shape[-1]
         inside = outside * self.expansion
-        init = _scaled(self.blocks)
+        init = _fixup(self.blocks)
+        bias1 = self.param("bias1", _zeros, (inside,)).astype(self.dtype)
+        bias2 = self.param("bias2", _zeros, (inside,)).astype(self.dtype)
         h = Conv(inside, (1, 1), use_bias=False, kernel_init=init, dtype=self.dtype)(x)
-        h = nn.leaky_relu(h + self._bias("bias1", inside), 0.2)
+        h = nn.leaky_relu(h + bias1, 0.2)
         groups = max(1, inside // self.group)
-        h = nn.Conv(
+        grouped = nn.Conv(
             inside,
             (3, 3),
             feature_group_count=groups if inside % groups == 0 else 1,
             use_bias=False,
             kernel_init=init,
             dtype=self.dtype,
-        )(h)
-        h = nn.leaky_relu(h + self._bias("bias2", inside), 0.2)
-        zero = nn.initializers.zeros
-        return x + Conv(outside, (1, 1), use_bias=False, kernel_init=zero, dtype=self.dtype)(h)
-
-    def _bias(self, name, size):
-        return self.param(name, nn.initializers.zeros, (size,)).astype(self.dtype)
+        )
+        h = nn.leaky_relu(grouped(h) + bias2, 0.2)
+        return x + Conv(outside, (1, 1), use_bias=False, kernel_init=_zeros, dtype=self.dtype)(h)
 
 
-def _stages(player, h, resize):
-    """All blocks of a player, [B, H, W, C] -> [B, H', W', C']; inside of its compact method.
+def _stages(network: nn.Module, h: Array, resize: Callable) -> Array:
+    """Applies all blocks of a network; to be called inside its compact method.
 
-    `resize`: (h, channels of the next stage) -> what that stage begins with.
+    Args:
+      network: the generator or the discriminator.
+      h: [B, H, W, C], the input of the first stage.
+      resize: (h, channels of the next stage) -> the input of that stage.
     """
-    blocks = player.blocks * len(player.features)
-    for stage, features in enumerate(player.features):
+    blocks = network.blocks * len(network.features)
+    for stage, features in enumerate(network.features):
         h = resize(h, features) if stage else h
-        for _ in range(player.blocks):
-            h = Block(player.expansion, player.group, blocks, player.dtype)(h)
+        for _ in range(network.blocks):
+            h = Block(network.expansion, network.group, blocks, network.dtype)(h)
     return h
 
 
-def _widened(h, features):
-    """`h` with so many channels."""
+def _with_channels(h, features):
+    """Changes the number of channels of h to `features`, if it differs, by a 1x1 convolution."""
     if features == h.shape[-1]:
         return h
     return Conv(features, (1, 1), use_bias=False, dtype=h.dtype)(h)
 
 
-def _double(h):
-    """Twice the sides, bilinearly."""
+def _upsample_bilinear(h):
     batch, height, width, channels = h.shape
     return jax.image.resize(h, (batch, 2 * height, 2 * width, channels), "bilinear")
 
@@ -97,7 +102,7 @@ class R3ganGenerator(nn.Module):
       dtype: of the computation; parameters are float32.
     """
 
-    image_shape: tuple[int, int, int]
+    image_shape: Shape
     features: tuple[int, ...] = (256, 256, 256, 256)
     blocks: int = 2
     expansion: int = 2
@@ -105,8 +110,10 @@ class R3ganGenerator(nn.Module):
     dtype: str = "float32"
 
     @nn.compact
-    def __call__(self, z, y=None, train=False):
-        """z [B, D], y [B, K] or None -> float32 [B, H, W, C]; in [-1, 1] once it has learned to."""
+    def __call__(
+        self, z: Float[Array, "b d"], y: Float[Array, "b k"] | None = None, train: bool = False
+    ) -> Float[Array, "b h w c"]:
+        """Returns images, float32, of latents z and labels y; training brings them to [-1, 1]."""
         height, width = base_size(self.image_shape, len(self.features) - 1)
         z = z.astype(self.dtype)
         if y is not None:
@@ -116,7 +123,7 @@ class R3ganGenerator(nn.Module):
         basis = self.param("basis", nn.initializers.normal(1.0), (height, width, first))
         weights = nn.Dense(first, use_bias=False, kernel_init=_linear, dtype=self.dtype)(z)
         h = basis.astype(self.dtype) * weights[:, None, None]
-        h = _stages(self, h, lambda h, features: _double(_widened(h, features)))
+        h = _stages(self, h, lambda h, features: _upsample_bilinear(_with_channels(h, features)))
         channels = self.image_shape[-1]
         return Conv(channels, (1, 1), use_bias=False, dtype=self.dtype)(h).astype(jnp.float32)
 
@@ -125,8 +132,8 @@ class R3ganDiscriminator(nn.Module):
     """Stages of blocks, each but the first of half the sides; a learned basis, one logit.
 
     Attributes:
-      features: channels of each stage, the first at the image's own size.
-      blocks, expansion, group, dtype: as of the generator.
+      features: channels of each stage, the first at the size of the images.
+      blocks, expansion, group, dtype: as in the generator.
     """
 
     features: tuple[int, ...] = (256, 256, 256, 256)
@@ -136,12 +143,14 @@ class R3ganDiscriminator(nn.Module):
     dtype: str = "float32"
 
     @nn.compact
-    def __call__(self, x, y=None):
-        """x [B, H, W, C], y [B, K] or None -> logits float32 [B]."""
+    def __call__(
+        self, x: Float[Array, "b h w c"], y: Float[Array, "b k"] | None = None
+    ) -> Float[Array, " b"]:
+        """Returns the logits, float32, of images x and labels y."""
         base_size(x.shape[1:], len(self.features) - 1)
         first = self.features[0]
         h = Conv(first, (1, 1), use_bias=False, dtype=self.dtype)(x.astype(self.dtype))
-        h = _stages(self, h, lambda h, features: _widened(halve(h), features))
+        h = _stages(self, h, lambda h, features: _with_channels(average_pool_2x2(h), features))
         _, height, width, channels = h.shape
         scale = nn.initializers.normal((height * width) ** -0.5)
         basis = self.param("basis", scale, (height, width, channels))

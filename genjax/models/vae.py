@@ -1,6 +1,6 @@
-"""Encoder and decoder of the convolutional VAE (Kingma & Welling 2014), in the sizes asked for.
+"""Encoder and decoder of the convolutional VAE (Kingma & Welling 2014), in any size.
 
-Every pair of networks of a VAE has these two signatures; `train` is for those with batch
+All pairs of networks of a VAE have these two signatures; `train` matters to those with batch
 statistics.
 """
 
@@ -8,18 +8,21 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from genjax.models.layers import Conv, ConvTranspose
+from genjax.typing import Array, Float, Shape
 
 
-def with_label_planes(x, y):
-    """Puts a label next to every pixel: x [B, H, W, C], y [B, K] or None -> [B, H, W, C + K]."""
+def with_label_planes(
+    x: Float[Array, "b h w c"], y: Float[Array, "b k"] | None
+) -> Float[Array, "b h w channels"]:
+    """Concatenates the label to every pixel: [B, H, W, C + K]; returns x itself without labels."""
     if y is None:
         return x
     planes = jnp.broadcast_to(y[:, None, None, :], (*x.shape[:3], y.shape[-1]))
     return jnp.concatenate([x, planes], axis=-1)
 
 
-def with_label(h, y):
-    """h [B, D], y [B, K] or None -> [B, D + K]."""
+def with_label(h: Float[Array, "b d"], y: Float[Array, "b k"] | None) -> Float[Array, "b features"]:
+    """Concatenates labels to features: [B, D + K]; returns h itself without labels."""
     return h if y is None else jnp.concatenate([h, y], axis=-1)
 
 
@@ -39,8 +42,10 @@ class ConvEncoder(nn.Module):
     dtype: str = "float32"
 
     @nn.compact
-    def __call__(self, x, y=None, train=False):
-        """x [B, H, W, C], labels y [B, K] or None -> mean, log_variance, each float32 [B, D]."""
+    def __call__(
+        self, x: Float[Array, "b h w c"], y: Float[Array, "b k"] | None = None, train: bool = False
+    ) -> tuple[Float[Array, "b d"], Float[Array, "b d"]]:
+        """Returns mean and log-variance, float32, of images x and labels y."""
         h = with_label_planes(x, y).astype(self.dtype)
         for width in self.features:
             h = nn.relu(Conv(width, (3, 3), strides=(2, 2), dtype=self.dtype)(h))
@@ -60,13 +65,19 @@ class ConvDecoder(nn.Module):
       dtype: of the computation; parameters are float32.
     """
 
-    image_shape: tuple[int, int, int]
+    image_shape: Shape
     features: tuple[int, ...] = (64, 32)
     dtype: str = "float32"
 
     @nn.compact
-    def __call__(self, z, y=None, train=False):
-        """z [B, D], y [B, K] or None -> outputs float32 [B, H, W, C], unbounded (say, logits)."""
+    def __call__(
+        self, z: Float[Array, "b d"], y: Float[Array, "b k"] | None = None, train: bool = False
+    ) -> Float[Array, "b h w c"]:
+        """Returns unbounded outputs (for example logits), float32, of latents z and labels y.
+
+        Raises:
+          ValueError: a side of `image_shape` that cannot be halved so often.
+        """
         height, width, channels = self.image_shape
         factor = 2 ** len(self.features)
         if height % factor or width % factor:

@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from genjax.models.vae import with_label
+from genjax.typing import Array, Float, Shape
 
 ACTIVATIONS = {"relu": nn.relu, "tanh": nn.tanh}
 
@@ -26,8 +27,10 @@ class MlpEncoder(nn.Module):
     dtype: str = "float32"
 
     @nn.compact
-    def __call__(self, x, y=None, train=False):
-        """x [B, H, W, C], labels y [B, K] or None -> mean, log_variance, each float32 [B, D]."""
+    def __call__(
+        self, x: Float[Array, "b h w c"], y: Float[Array, "b k"] | None = None, train: bool = False
+    ) -> tuple[Float[Array, "b d"], Float[Array, "b d"]]:
+        """Returns mean and log-variance, float32, of images x and labels y."""
         h = with_label(x.reshape(x.shape[0], -1), y).astype(self.dtype)
         for width in self.features:
             h = ACTIVATIONS[self.activation](nn.Dense(width, dtype=self.dtype)(h))
@@ -46,14 +49,16 @@ class MlpDecoder(nn.Module):
       dtype: of the computation; parameters are float32.
     """
 
-    image_shape: tuple[int, int, int]
+    image_shape: Shape
     features: tuple[int, ...] = (500,)
     activation: str = "relu"
     dtype: str = "float32"
 
     @nn.compact
-    def __call__(self, z, y=None, train=False):
-        """z [B, D], y [B, K] or None -> outputs float32 [B, H, W, C], unbounded."""
+    def __call__(
+        self, z: Float[Array, "b d"], y: Float[Array, "b k"] | None = None, train: bool = False
+    ) -> Float[Array, "b h w c"]:
+        """Returns unbounded outputs, float32, of latents z and labels y."""
         h = with_label(z, y).astype(self.dtype)
         for width in self.features:
             h = ACTIVATIONS[self.activation](nn.Dense(width, dtype=self.dtype)(h))

@@ -3,10 +3,11 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from genjax.models.layers import Conv
+from genjax.models.layers import Conv, upsample_nearest
 from genjax.models.vae import with_label, with_label_planes
+from genjax.typing import Array, Float, Shape
 
-_to_zero = nn.initializers.zeros_init()
+_zeros = nn.initializers.zeros_init()
 
 
 class ResidualBlock(nn.Module):
@@ -19,27 +20,22 @@ class ResidualBlock(nn.Module):
     dtype: str = "float32"
 
     @nn.compact
-    def __call__(self, x):
-        """[B, H, W, C] -> the same shape."""
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+        """Returns feature maps of the shape of x."""
         features = x.shape[-1]
         groups = next(g for g in (8, 4, 2, 1) if features % g == 0)
         h = nn.silu(nn.GroupNorm(groups, dtype=self.dtype)(x))
         h = Conv(features, (3, 3), dtype=self.dtype)(h)
         h = nn.silu(nn.GroupNorm(groups, dtype=self.dtype)(h))
-        return x + Conv(features, (3, 3), kernel_init=_to_zero, dtype=self.dtype)(h)
-
-
-def upsample(x, factor=2):
-    """Nearest neighbours: [B, H, W, C] -> [B, factor H, factor W, C]."""
-    return jnp.repeat(jnp.repeat(x, factor, axis=1), factor, axis=2)
+        return x + Conv(features, (3, 3), kernel_init=_zeros, dtype=self.dtype)(h)
 
 
 class ResNetEncoder(nn.Module):
-    """q(z | x): a stage of residual blocks at each size, one dense layer for the two heads.
+    """q(z | x): a stage of residual blocks at each size, one dense layer for each output.
 
     Attributes:
       latent_dim: D.
-      features: channels of the stages; each begins by halving height and width.
+      features: channels of the stages; each starts by halving height and width.
       blocks: residual blocks of each stage.
       dtype: of the computation; parameters are float32.
     """
@@ -50,8 +46,10 @@ class ResNetEncoder(nn.Module):
     dtype: str = "float32"
 
     @nn.compact
-    def __call__(self, x, y=None, train=False):
-        """x [B, H, W, C], labels y [B, K] or None -> mean, log_variance, each float32 [B, D]."""
+    def __call__(
+        self, x: Float[Array, "b h w c"], y: Float[Array, "b k"] | None = None, train: bool = False
+    ) -> tuple[Float[Array, "b d"], Float[Array, "b d"]]:
+        """Returns mean and log-variance, float32, of images x and labels y."""
         h = with_label_planes(x, y).astype(self.dtype)
         for width in self.features:
             h = Conv(width, (3, 3), strides=(2, 2), dtype=self.dtype)(h)
@@ -64,7 +62,7 @@ class ResNetEncoder(nn.Module):
 
 
 class ResNetDecoder(nn.Module):
-    """p(x | z): the encoder turned round.
+    """p(x | z): the mirror image of the encoder.
 
     Attributes:
       image_shape: (H, W, C of the output); H and W must be multiples of 2 ** len(features).
@@ -73,14 +71,20 @@ class ResNetDecoder(nn.Module):
       dtype: of the computation; parameters are float32.
     """
 
-    image_shape: tuple[int, int, int]
+    image_shape: Shape
     features: tuple[int, ...] = (128, 64)
     blocks: int = 2
     dtype: str = "float32"
 
     @nn.compact
-    def __call__(self, z, y=None, train=False):
-        """z [B, D], y [B, K] or None -> outputs float32 [B, H, W, C], unbounded."""
+    def __call__(
+        self, z: Float[Array, "b d"], y: Float[Array, "b k"] | None = None, train: bool = False
+    ) -> Float[Array, "b h w c"]:
+        """Returns unbounded outputs, float32, of latents z and labels y.
+
+        Raises:
+          ValueError: a side of `image_shape` that cannot be halved so often.
+        """
         height, width, channels = self.image_shape
         factor = 2 ** len(self.features)
         if height % factor or width % factor:
@@ -93,5 +97,5 @@ class ResNetDecoder(nn.Module):
             h = Conv(features, (3, 3), dtype=self.dtype)(h)
             for _ in range(self.blocks):
                 h = ResidualBlock(self.dtype)(h)
-            h = upsample(h)
+            h = upsample_nearest(h)
         return Conv(channels, (3, 3), dtype=self.dtype)(nn.silu(h)).astype(jnp.float32)

@@ -1,28 +1,38 @@
 """Adaptive discriminator augmentation (Karras et al. 2020a, https://arxiv.org/abs/2006.06676).
 
-Every operation happens with probability p, which a feedback holds where the discriminator is as
-sure of real images as it may be: r_t = E[sign D(x)] at a target. Operations and their strengths are
-those of appendix B; geometry is one affine map with bilinear sampling (there: low-pass filtered at
-twice the size). Images are [B, H, W, C] in [-1, 1], one key for each.
+Every operation happens with probability p. A feedback changes p so that the confidence of the
+discriminator on real images, r_t = E[sign D(x)], stays at a target. Operations and their strengths
+are those of appendix B; geometry is one affine map with bilinear sampling (in the paper: low-pass
+filtered at twice the size). Images are [B, H, W, C] in [-1, 1], with one key for each.
 """
 
 import functools
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 from jax.scipy.ndimage import map_coordinates
 
+from genjax.typing import Array, Float, Key, ModelState
+
 NUM_OPERATIONS = 15
+POLICIES = ("blit", "geometry", "color")
+
+# number of an operation, its probability (by default p) -> (a uniform number, a normal number,
+# whether the operation happens).
+Draw = Callable[..., tuple[Array, Array, Array]]
 
 
-def _draws(key, p):
-    """number -> (a uniform number, a normal one, whether to do it) of an operation."""
+def _draws(key, p) -> Draw:
+    """Draws the random numbers of all operations."""
     u, v, coin = jax.random.uniform(key, (3, NUM_OPERATIONS))
     normal = jnp.sqrt(2.0) * jax.lax.erf_inv(2 * jnp.maximum(v, 2.0**-24) - 1)
     return lambda number, p=p: (u[number], normal[number], coin[number] < p)
 
 
-# Maps of homogeneous pixel coordinates (y, x, 1) about the image's centre, [3, 3].
+# --- Geometry: maps [3, 3] of homogeneous pixel coordinates (y, x, 1) about the centre ------------
+
+
 def _rotation(angle):
     c, s = jnp.cos(angle), jnp.sin(angle)
     return jnp.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
@@ -36,8 +46,8 @@ def _shift(y, x):
     return jnp.eye(3).at[0, 2].set(y).at[1, 2].set(x)
 
 
-def _blit(draw, height, width):
-    """Mirroring, quarter turns, shifts by whole pixels of up to an eighth."""
+def _blit(draw: Draw, height: int, width: int) -> Array:
+    """Draws mirroring, quarter turns, shifts by whole pixels of up to an eighth of the side."""
     u, _, on = draw(0)
     total = _scaling(jnp.ones(()), jnp.where(on & (u < 0.5), -1.0, 1.0))
     u, _, on = draw(1)
@@ -50,8 +60,8 @@ def _blit(draw, height, width):
     return _shift(by(uy, height), by(ux, width)) @ total
 
 
-def _geometry(draw, p, height, width):
-    """Scaling, rotation before and after another scaling along one axis, shifts."""
+def _geometry(draw: Draw, p: float | int | Array, height: int, width: int) -> Array:
+    """Draws scaling, rotation before and after another scaling along one axis, shifts."""
     p_rotation = 1 - jnp.sqrt(jnp.maximum(1 - p, 0.0))  # of each: one of them happens with p
     _, n, on = draw(4)
     scale = jnp.where(on, jnp.exp2(0.2 * n), 1.0)
@@ -69,8 +79,8 @@ def _geometry(draw, p, height, width):
     return _shift(by(ny, height), by(nx, width)) @ total
 
 
-def warp(image, matrix):
-    """The image [H, W, C] moved by `matrix` [3, 3] about its centre, mirrored at the edges."""
+def warp(image: Float[Array, "h w c"], matrix: Float[Array, "3 3"]) -> Float[Array, "h w c"]:
+    """Moves the image by `matrix` about its centre, mirrored at the edges."""
     height, width, _ = image.shape
     centre = jnp.array([(height - 1) / 2, (width - 1) / 2])
     (a, b), (c, d) = matrix[:2, :2]
@@ -79,13 +89,16 @@ def warp(image, matrix):
         jnp.arange(height) - centre[0], jnp.arange(width) - centre[1], indexing="ij"
     )
     from_shift = jnp.stack([y - matrix[0, 2], x - matrix[1, 2]])
-    where = list(jnp.einsum("ij,jhw->ihw", inverse, from_shift) + centre[:, None, None])
-    sample = lambda plane: map_coordinates(plane, where, order=1, mode="mirror")
+    source = list(jnp.einsum("ij,jhw->ihw", inverse, from_shift) + centre[:, None, None])
+    sample = lambda plane: map_coordinates(plane, source, order=1, mode="mirror")
     return jax.vmap(sample, in_axes=2, out_axes=2)(image)
 
 
-def recolor(image, draw):
-    """Brightness, contrast, negative, hue, saturation of [H, W, 1 or 3]."""
+# --- Colour ---------------------------------------------------------------------------------------
+
+
+def recolor(image: Float[Array, "h w c"], draw: Draw) -> Float[Array, "h w c"]:
+    """Changes brightness, contrast, sign, hue, saturation of an image of 1 or 3 channels."""
     _, n, on = draw(10)
     image = image + jnp.where(on, 0.2 * n, 0.0)
     _, n, on = draw(11)
@@ -98,19 +111,22 @@ def recolor(image, draw):
     u, _, on = draw(13)
     angle = jnp.where(on, (2 * u - 1) * jnp.pi, 0.0)
     across = (jnp.roll(image, 1, -1) - jnp.roll(image, -1, -1)) / jnp.sqrt(3.0)
-    rest = image - grey(image)
-    image = grey(image) + rest * jnp.cos(angle) + across * jnp.sin(angle)  # Rodrigues
+    colour = image - grey(image)
+    # Rodrigues' formula of a rotation about the grey axis.
+    image = grey(image) + colour * jnp.cos(angle) + across * jnp.sin(angle)
     _, n, on = draw(14)
     return grey(image) + (image - grey(image)) * jnp.where(on, jnp.exp2(n), 1.0)
 
 
-POLICIES = ("blit", "geometry", "color")
+def augment(
+    images: Float[Array, "b h w c"],
+    keys: Key[Array, " b"],
+    p: float | int | Float[Array, ""],
+    policy: Sequence[str] = POLICIES,
+) -> Float[Array, "b h w c"]:
+    """Augments each image by its key, each operation with probability p.
 
-
-def augment(images, keys, p, policy=POLICIES):
-    """Augments each image [B, H, W, C] by its key [B], each operation with probability p (scalar).
-
-    `policy` are names in `POLICIES`: groups of operations.
+    `policy` names groups of operations, in `POLICIES`.
     """
     _, height, width, _ = images.shape
 
@@ -128,26 +144,37 @@ def augment(images, keys, p, policy=POLICIES):
     return jax.vmap(one)(images, keys)
 
 
-def init_feedback(p=0.0):
-    """p, and the signs of logits seen since it was last changed: sum and number of steps."""
+# --- Feedback -------------------------------------------------------------------------------------
+
+
+def init_feedback(p: float | int = 0.0) -> ModelState:
+    """Returns {"p", "signs", "steps"}: signs sums E[sign D(x)] since p last changed, over steps."""
     zero = jnp.zeros(())
     return {"p": jnp.full((), p, jnp.float32), "signs": zero, "steps": zero}
 
 
-def update_feedback(state, mean_sign, batch_size, *, target, interval, speed_images):
-    """The state after a discriminator step.
+def update_feedback(
+    state: ModelState,
+    mean_sign: float | Float[Array, ""],
+    batch_size: int,
+    *,
+    target: float | int,
+    interval: int,
+    speed_images: float | int,
+) -> ModelState:
+    """Returns the state after a step of the discriminator.
 
     Args:
       state: of `init_feedback`.
-      mean_sign: E[sign D(x)] over the step's real images, a scalar.
-      batch_size: of these.
-      target: of r_t; above it p rises, below it falls, by as much whatever the distance.
+      mean_sign: E[sign D(x)] over the real images of the step.
+      batch_size: number of these.
+      target: of r_t; p rises above it and falls below it, at the same rate for any distance.
       interval: steps between changes of p.
-      speed_images: in so many images p goes from 0 to 1.
+      speed_images: number of images in which p goes from 0 to 1.
     """
     signs, steps = state["signs"] + mean_sign, state["steps"] + 1
     due = steps >= interval
     move = jnp.sign(signs / steps - target) * batch_size * steps / speed_images
     p = jnp.clip(state["p"] + jnp.where(due, move, 0.0), 0.0, 1.0)
-    keep = lambda x: jnp.where(due, 0.0, x)
-    return {"p": p, "signs": keep(signs), "steps": keep(steps)}
+    reset = lambda x: jnp.where(due, 0.0, x)
+    return {"p": p, "signs": reset(signs), "steps": reset(steps)}

@@ -1,15 +1,15 @@
 """Mixtures of discretised logistics (Salimans et al. 2017, https://arxiv.org/abs/1701.05517).
 
 A pixel's C channels are drawn from one of K components, with weights softmax(logits). Within a
-component channel c is logistic, rounded to one of the levels of [-1, 1], and its location leans on
-the channels before it (section 2.2, here for any C):
+component channel c is logistic, rounded to one of the levels of [-1, 1], and its location depends
+on the channels before it (section 2.2, here for any C):
 
   location_c = mu_c + sum_{b < c} tanh(coefficient_cb) x_b.
 
-The mass of a level is the logistic's between the two edges of its bin; the outermost bins reach to
-infinity, so that the masses of all levels sum to 1.
+The mass of a level is that of the logistic distribution between the two edges of its bin; the
+outermost bins reach to infinity, so that the masses of all levels sum to 1.
 
-A network gives, for each pixel, K (1 + 2 C + C (C - 1) / 2) numbers, in this order: logits [K],
+The outputs of a network are, for each pixel, K (1 + 2 C + C (C - 1) / 2) numbers: logits [K],
 means [C, K], log-scales [C, K], coefficients [C (C - 1) / 2, K], for c, b = (1, 0), (2, 0), (2, 1).
 """
 
@@ -19,34 +19,35 @@ import jax
 import jax.numpy as jnp
 
 from genjax import rng
+from genjax.typing import AnyArray, Array, Float, Key
 
-# The lower one is the paper's; above the upper one, all levels but the two outermost are alike.
+# The lower bound is the paper's; at the upper one, all levels but the two outermost are alike.
 MIN_LOG_SCALE, MAX_LOG_SCALE = -7.0, 7.0
 
 
 @dataclasses.dataclass(frozen=True)
 class LogisticMixture:
-    """The parameters of the pixels' distributions.
+    """The parameters of the distributions of pixels.
 
     Attributes:
-      logits: [..., K].
-      means, log_scales: [..., C, K].
+      logits: of the components.
+      means, log_scales: of each channel and component.
       coefficients: [..., C (C - 1) / 2, K], in (-1, 1).
     """
 
-    logits: jax.Array
-    means: jax.Array
-    log_scales: jax.Array
-    coefficients: jax.Array
+    logits: Float[AnyArray, "*pixels k"]
+    means: Float[AnyArray, "*pixels c k"]
+    log_scales: Float[AnyArray, "*pixels c k"]
+    coefficients: Float[AnyArray, "*pixels pairs k"]
 
 
-def num_outputs(channels, components):
-    """How many numbers a network gives for each pixel."""
+def num_outputs(channels: int, components: int) -> int:
+    """Returns the number of outputs for each pixel."""
     return components * (1 + 2 * channels + channels * (channels - 1) // 2)
 
 
-def unpack(outputs, channels):
-    """Network outputs [..., num_outputs] -> `LogisticMixture`."""
+def unpack(outputs: Float[AnyArray, "*pixels o"], channels: int) -> LogisticMixture:
+    """Splits network outputs into parameters."""
     components = outputs.shape[-1] // num_outputs(channels, 1)
     rows = outputs.reshape(*outputs.shape[:-1], -1, components)
     return LogisticMixture(
@@ -60,7 +61,7 @@ def unpack(outputs, channels):
 
 
 def _location(mixture, channel, before):
-    """mu_c and what the channels before it, each broadcast to [..., K], add to it."""
+    """Computes location_c [..., K] of the channels before it, each broadcast to [..., K]."""
     first = channel * (channel - 1) // 2
     location = mixture.means[..., channel, :]
     for b in range(channel):
@@ -68,16 +69,15 @@ def _location(mixture, channel, before):
     return location
 
 
-def log_prob(x, outputs, levels=256):
-    """log P(x) of each pixel, all its channels together, in nats.
+def log_prob(
+    x: Float[AnyArray, "*#pixels c"], outputs: Float[AnyArray, "*#pixels o"], levels: int = 256
+) -> Float[Array, "..."]:
+    """Computes log P(x) of each pixel, of all its channels together, in nats.
 
     Args:
-      x: [..., C] on the levels -1, -1 + 2 / (levels - 1), ..., 1.
-      outputs: [..., num_outputs(C, K)], float32.
-      levels: how many values a channel can take.
-
-    Returns:
-      [...].
+      x: on the levels -1, -1 + 2 / (levels - 1), ..., 1.
+      outputs: of the network, num_outputs(C, K) for each pixel.
+      levels: number of values of a channel.
     """
     channels = x.shape[-1]
     mixture = unpack(outputs, channels)
@@ -97,34 +97,40 @@ def log_prob(x, outputs, levels=256):
     return jax.nn.logsumexp(total, axis=-1)
 
 
-def mean(outputs, channels):
-    """The mean of each pixel before rounding and clipping, [..., C], mostly in [-1, 1]."""
+def mean(
+    outputs: Float[AnyArray, "*pixels o"], channels: int
+) -> Float[Array, "*pixels {channels}"]:
+    """Computes the mean of each pixel before rounding and clipping, mostly in [-1, 1]."""
     mixture = unpack(outputs, channels)
     weights = jax.nn.softmax(mixture.logits)
-    found = []
+    means = []
     for c in range(channels):  # of each component: locations are linear in the channels before
-        found.append(_location(mixture, c, found))
-    return jnp.stack([jnp.sum(weights * m, axis=-1) for m in found], axis=-1)
+        means.append(_location(mixture, c, means))
+    return jnp.stack([jnp.sum(weights * m, axis=-1) for m in means], axis=-1)
 
 
-def sample(keys, outputs, channels=3, levels=256, temperature=1.0):
-    """Draws images [B, ..., C] on the levels of [-1, 1], row i from keys[i].
-
-    Args:
-      keys: [B].
-      outputs: [B, ..., num_outputs].
-      channels: C.
-      temperature: see `from_uniforms`.
-    """
+def sample(
+    keys: Key[Array, " b"],
+    outputs: Float[AnyArray, "b *pixels o"],
+    channels: int = 3,
+    levels: int = 256,
+    temperature: float | int | Float[AnyArray, ""] = 1.0,
+) -> Float[Array, "b *pixels {channels}"]:
+    """Draws images on the levels of [-1, 1], row i from keys[i]; see `from_uniforms`."""
     uniforms = rng.uniform(keys, (*outputs.shape[1:-1], 1 + channels))
     return from_uniforms(uniforms, outputs, levels, temperature)
 
 
-def from_uniforms(uniforms, outputs, levels=256, temperature=1.0):
-    """The same by inverting the distribution functions, of uniforms [..., 1 + C].
+def from_uniforms(
+    uniforms: Float[AnyArray, "*pixels u"],
+    outputs: Float[AnyArray, "*pixels o"],
+    levels: int = 256,
+    temperature: float | int | Float[AnyArray, ""] = 1.0,
+) -> Float[Array, "*pixels c"]:
+    """Draws images by inverting the distribution functions at uniforms [..., 1 + C].
 
-    `temperature` divides the logits and multiplies the scales; 0 gives the location of the
-    likeliest component.
+    `temperature` divides the logits and multiplies the scales; 0 gives the location of the most
+    probable component.
     """
     channels = uniforms.shape[-1] - 1
     mixture = unpack(outputs, channels)

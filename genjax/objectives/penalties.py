@@ -1,60 +1,77 @@
-"""What keeps a discriminator smooth: gradient penalties, LeCam, spectral normalisation.
+"""Regularisers of a discriminator: gradient penalties, LeCam, spectral normalisation.
 
 A `critic` is a function of images [B, H, W, C] to logits [B] that treats each image alone, so that
-the gradient of the sum of its logits holds the gradient of each. Those with respect to images
-before augmentation are those of D composed with the augmentation (Karras et al. 2020).
+the gradient of the sum of its logits consists of the gradients of each. Gradients with respect to
+images before augmentation are those of D composed with the augmentation (Karras et al. 2020).
 """
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from genjax import rng
+from genjax.typing import Array, Float, Key, ModelState, Params
+
+Critic = Callable[[Array], Array]
 
 
-def value_and_squared_gradient_norm(critic, x):
-    """(D(x) [B], |grad_x D(x)|^2 [B]), from one pass forward and one back.
+def value_and_squared_gradient_norm(
+    critic: Critic, x: Float[Array, "b h w c"]
+) -> tuple[Float[Array, " b"], Float[Array, " b"]]:
+    """Computes (D(x), |grad_x D(x)|^2) by one forward and one backward pass.
 
     R1 (Mescheder et al. 2018, equation 9) is gamma / 2 times its mean over real images, R2 over
-    made ones (equation 10).
+    generated ones (equation 10).
     """
     logits, pullback = jax.vjp(critic, x)
     (grads,) = pullback(jnp.ones_like(logits))
     return logits, _sum_of_squares(grads)
 
 
-def gradient_penalty(critic, real, fake, keys):
-    """(|grad D(u x + (1 - u) G(z))| - 1)^2 [B], u uniform (Gulrajani et al. 2017, equation 3).
-
-    Args:
-      critic: see above.
-      real, fake: [B, H, W, C].
-      keys: [B].
-    """
+def gradient_penalty(
+    critic: Critic,
+    real: Float[Array, "b h w c"],
+    fake: Float[Array, "b h w c"],
+    keys: Key[Array, " b"],
+) -> Float[Array, " b"]:
+    """Computes (|grad D(u x + (1 - u) G(z))| - 1)^2, u uniform (Gulrajani et al. 2017, eq. 3)."""
     u = rng.uniform(keys, (1,) * (real.ndim - 1))
     _, squares = value_and_squared_gradient_norm(critic, u * real + (1 - u) * fake)
     # The root has no derivative at 0, where a new network may well be.
     return (jnp.sqrt(squares + 1e-12) - 1) ** 2
 
 
-def lecam(r, f, anchors):
-    """(r - a_f)^2 + (f - a_r)^2 [B], a the averages of past logits (Tseng et al. 2021, equation 4).
+# --- LeCam ----------------------------------------------------------------------------------------
+
+
+def lecam(r: Float[Array, " b"], f: Float[Array, " b"], anchors: ModelState) -> Float[Array, " b"]:
+    """Computes (r - a_f)^2 + (f - a_r)^2, a the averages of past logits (Tseng et al. 2021, eq. 4).
 
     Args:
-      r, f: logits [B] of real and of made images.
-      anchors: {"real": scalar, "fake": scalar}.
+      r, f: logits of real and of generated images.
+      anchors: {"real": a_r, "fake": a_f}, scalars.
     """
     return (r - anchors["fake"]) ** 2 + (f - anchors["real"]) ** 2
 
 
-def update_anchors(anchors, mean_real, mean_fake, decay=0.99):
-    """The anchors after a step with those mean logits."""
+def update_anchors(
+    anchors: ModelState,
+    mean_real: float | Float[Array, ""],
+    mean_fake: float | Float[Array, ""],
+    decay: float = 0.99,
+) -> ModelState:
+    """Returns the anchors after a step with those mean logits."""
     means = {"real": mean_real, "fake": mean_fake}
     return {k: decay * a + (1 - decay) * means[k] for k, a in anchors.items()}
 
 
-def spectral_vectors(params, key):
-    """Where power iteration starts: for every kernel in `params` a random unit vector [outputs].
+# --- Spectral normalisation -----------------------------------------------------------------------
+
+
+def spectral_vectors(params: Params, key: Key[Array, ""]) -> ModelState:
+    """Draws the start of power iteration: for every kernel a random unit vector [outputs].
 
     Returns:
       A nested dict like `params`, without its vectors (biases and scales), which stay as they are.
@@ -62,14 +79,14 @@ def spectral_vectors(params, key):
     kernels = {path: p for path, p in flatten_dict(params).items() if p.ndim > 1}
     keys = jax.random.split(key, len(kernels))
     vectors = {
-        path: _unit(jax.random.normal(one, p.shape[-1:]))
-        for one, (path, p) in zip(keys, sorted(kernels.items()), strict=True)
+        path: _unit(jax.random.normal(own_key, p.shape[-1:]))
+        for own_key, (path, p) in zip(keys, sorted(kernels.items()), strict=True)
     }
     return unflatten_dict(vectors)
 
 
-def spectral_normalize(params, vectors):
-    """Every kernel over its largest singular value, as a matrix [others, outputs].
+def spectral_normalize(params: Params, vectors: ModelState) -> tuple[Params, ModelState]:
+    """Divides every kernel, as a matrix [others, outputs], by its largest singular value.
 
     One step of power iteration from u: v = W u / |W u|, u = W^T v / |W^T v|, sigma = v^T W u; the
     gradient passes through W in sigma, not through u and v (Miyato et al. 2018, algorithm 1).

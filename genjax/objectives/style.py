@@ -1,8 +1,8 @@
-"""Losses of style transfer, on activations [H, W, C] of one picture.
+"""Losses of style transfer, on activations [H, W, C] of one image.
 
-What a style is: statistics of activations F over positions p, each with a weight w_p >= 0. All are
-functions of sums over positions, so that a picture can be worked through in tiles or regions and
-the sums added up:
+A style is represented by statistics of activations F over positions p, each with a weight
+w_p >= 0. All are functions of sums over positions, so that an image can be processed in tiles or
+regions and the sums added up:
 
   n = sum_p w_p,   s1 = sum_p w_p F_p,   s2 = sum_p w_p F_p F_p^T
 
@@ -13,19 +13,26 @@ the sums added up:
                over C: the squared 2-Wasserstein distance of normal distributions (Dowson & Landau
                1982)
 
-A prime marks the target. The Gram matrix is divided by the positions, not by 4 n^2 C^2 as in the
-paper: as in the tutorials, and so that pictures of any size can be compared.
+A prime marks the target. The Gram matrix is divided by the number of positions, as in the
+tutorials, not by 4 n^2 C^2 as in the paper, so that images of any size can be compared.
 """
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from genjax.typing import AnyArray, Array, Float, Num
+
+Features = Float[AnyArray, "h w c"]
+Weights = Num[AnyArray, "h w"] | None
+Sums = dict[str, Any]  # of arrays
+
 _PRECISION = lax.Precision.HIGHEST  # differences of large, nearly equal numbers follow
-EPS = 1e-5  # below this share of the largest eigenvalue, or variance, is rounding
+EPS = 1e-5  # relative to the largest eigenvalue or variance, smaller ones are rounding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,19 +41,23 @@ class StyleLoss:
 
     Attributes:
       sums: (activations [H, W, C], weights [H, W] or None for ones) -> {name: array}.
-      distance: (sums, the target's) -> scalar, 0 where they describe the same.
-      additive: whether sums of parts of a picture add up, and know weights.
-      prepare: the target's sums -> the same with what `distance` would compute of them each time.
+      distance: (sums, the target's) -> scalar, 0 for equal statistics.
+      additive: whether sums of parts of an image add up, and weights are supported.
+      prepare: the target's sums -> the same and intermediate results, which `distance` would
+        otherwise compute at every call.
     """
 
-    sums: Callable
-    distance: Callable
+    sums: Callable[..., Sums]
+    distance: Callable[[Sums, Sums], Array]
     additive: bool = True
-    prepare: Callable = lambda sums: sums
+    prepare: Callable[[Sums], Sums] = lambda sums: sums
+
+
+# --- Sums and statistics --------------------------------------------------------------------------
 
 
 def _weighted(features, weights):
-    """(F [P, C], w F [P, C], n)."""
+    """Returns (F [P, C], w F [P, C], n)."""
     flat = features.reshape(-1, features.shape[-1])
     if weights is None:
         return flat, flat, jnp.asarray(flat.shape[0], flat.dtype)
@@ -54,68 +65,83 @@ def _weighted(features, weights):
     return flat, flat * weights, weights.sum()
 
 
-def gram_sums(features, weights=None):
-    """n and s2."""
+def gram_sums(features: Features, weights: Weights = None) -> Sums:
+    """Computes n and s2."""
     flat, scaled, n = _weighted(features, weights)
     return {"n": n, "s2": jnp.matmul(scaled.T, flat, precision=_PRECISION)}
 
 
-def mean_std_sums(features, weights=None):
-    """n, s1 and the diagonal of s2."""
+def mean_std_sums(features: Features, weights: Weights = None) -> Sums:
+    """Computes n, s1 and the diagonal of s2."""
     flat, scaled, n = _weighted(features, weights)
     return {"n": n, "s1": scaled.sum(0), "s2": (scaled * flat).sum(0)}
 
 
-def moment_sums(features, weights=None):
-    """n, s1 and s2."""
+def moment_sums(features: Features, weights: Weights = None) -> Sums:
+    """Computes n, s1 and s2."""
     _, scaled, _ = _weighted(features, weights)
     return {**gram_sums(features, weights), "s1": scaled.sum(0)}
 
 
-def gram(sums):
-    """G [C, C]."""
+def gram(sums: Sums) -> Float[AnyArray, "c c"]:
+    """Returns G."""
     return sums["s2"] / sums["n"]
 
 
-def mean_covariance(sums):
-    """(mu [C], C [C, C])."""
+def mean_covariance(sums: Sums) -> tuple[Float[AnyArray, " c"], Float[AnyArray, "c c"]]:
+    """Returns mu and C."""
     mean = sums["s1"] / sums["n"]
     return mean, gram(sums) - jnp.outer(mean, mean)
 
 
-def mean_std(sums):
-    """(mu [C], sigma [C]); variances that rounding made too small or negative count as EPS of the
-    largest square, where their gradient is 0."""
+def mean_std(sums: Sums) -> tuple[Float[AnyArray, " c"], Float[Array, " c"]]:
+    """Returns mu and sigma.
+
+    Variances are at least EPS times the largest mean square; smaller ones, and those that rounding
+    made negative, have no gradient.
+    """
     mean = sums["s1"] / sums["n"]
     square = sums["s2"] / sums["n"]
     floor = EPS * jnp.maximum(jnp.max(square), jnp.finfo(square.dtype).tiny)
     return mean, jnp.sqrt(jnp.maximum(square - mean**2, lax.stop_gradient(floor)))
 
 
-def gram_distance(sums, target):
+# --- Distances ------------------------------------------------------------------------------------
+
+
+def gram_distance(sums: Sums, target: Sums) -> Float[Array, ""]:
+    """Computes mean (G - G')^2."""
     return jnp.mean((gram(sums) - gram(target)) ** 2)
 
 
-def mean_std_distance(sums, target):
+def mean_std_distance(sums: Sums, target: Sums) -> Float[Array, ""]:
+    """Computes the distance of means and standard deviations, divided by C."""
     (mean, std), (mean_t, std_t) = mean_std(sums), mean_std(target)
     return jnp.mean((mean - mean_t) ** 2) + jnp.mean((std - std_t) ** 2)
 
 
-def wasserstein_distance(sums, target):
+def wasserstein_distance(sums: Sums, target: Sums) -> Float[Array, ""]:
+    """Computes the squared 2-Wasserstein distance of normal distributions, divided by C."""
     (mean, cov), (mean_t, cov_t) = mean_covariance(sums), mean_covariance(target)
     return wasserstein2(mean, cov, mean_t, cov_t, target.get("root")) / mean.shape[0]
 
 
-def with_root(sums):
-    """With the root of the covariance, which no step needs to compute again."""
+def with_root(sums: Sums) -> Sums:
+    """Adds the root of the covariance, so that no step has to compute it again."""
     return {**sums, "root": matrix_sqrt(mean_covariance(sums)[1])}
 
 
-def wasserstein2(mean, cov, mean_t, cov_t, root=None):
-    """Squared 2-Wasserstein distance of N(mean, cov) and N(mean_t, cov_t).
+def wasserstein2(
+    mean: Float[AnyArray, " c"],
+    cov: Float[AnyArray, "c c"],
+    mean_t: Float[AnyArray, " c"],
+    cov_t: Float[AnyArray, "c c"],
+    root: Float[AnyArray, "c c"] | None = None,
+) -> Float[Array, ""]:
+    """Computes the squared 2-Wasserstein distance of N(mean, cov) and N(mean_t, cov_t).
 
-    Differentiable in the first two arguments, singular covariances included; `root` is cov_t^(1/2)
-    where it is known.
+    Differentiable in the first two arguments, also at singular covariances. `root` is cov_t^(1/2);
+    None to compute it.
     """
     root = matrix_sqrt(lax.stop_gradient(cov_t)) if root is None else root
     middle = jnp.matmul(jnp.matmul(root, cov, precision=_PRECISION), root, precision=_PRECISION)
@@ -123,20 +149,23 @@ def wasserstein2(mean, cov, mean_t, cov_t, root=None):
     return jnp.sum((mean - mean_t) ** 2) + jnp.trace(cov) + jnp.trace(cov_t) - 2 * cross
 
 
-def matrix_sqrt(matrix):
-    """The root of a symmetric, positive semi-definite matrix; negative eigenvalues count as 0."""
+def matrix_sqrt(matrix: Float[AnyArray, "c c"]) -> Float[Array, "c c"]:
+    """Computes the root of a symmetric, positive semi-definite matrix.
+
+    Negative eigenvalues count as 0.
+    """
     values, vectors = jnp.linalg.eigh((matrix + matrix.T) / 2)
     roots = jnp.sqrt(jnp.maximum(values, 0))
     return jnp.matmul(vectors * roots, vectors.T, precision=_PRECISION)
 
 
 @jax.custom_jvp
-def trace_sqrt(matrix):
-    """tr M^(1/2) of a symmetric, positive semi-definite matrix.
+def trace_sqrt(matrix: Float[AnyArray, "c c"]) -> Float[Array, ""]:
+    """Computes tr M^(1/2) of a symmetric, positive semi-definite matrix.
 
-    d tr M^(1/2) = 1/2 tr(M^(-1/2) dM), which has none of the differences of eigenvalues that the
-    derivative of an eigendecomposition divides by. Eigenvalues below EPS^2 of the largest, which
-    are rounding, are left out of it.
+    d tr M^(1/2) = 1/2 tr(M^(-1/2) dM), without the differences of eigenvalues that the derivative
+    of an eigendecomposition divides by. Eigenvalues below EPS^2 times the largest are rounding, and
+    the derivative leaves them out.
     """
     return jnp.sum(jnp.sqrt(jnp.maximum(jnp.linalg.eigvalsh(matrix), 0)))
 
@@ -152,16 +181,19 @@ def _trace_sqrt_jvp(primals, tangents):
     return jnp.sum(jnp.sqrt(values)), jnp.sum(gradient * change)
 
 
-def total_variation(image):
-    """Sum of absolute differences of neighbouring pixels, [H, W, C] -> scalar.
+def total_variation(image: Features) -> Float[Array, ""]:
+    """Sums the absolute differences of neighbouring pixels.
 
     Anisotropic, as `tf.image.total_variation`.
     """
     return jnp.sum(jnp.abs(image[1:] - image[:-1])) + jnp.sum(jnp.abs(image[:, 1:] - image[:, :-1]))
 
 
-def some_positions(features, most=1024):
-    """Activations [H, W, C] at `most` positions at most, on a regular grid: [N, C]."""
+# --- Distances of sets of activations -------------------------------------------------------------
+
+
+def some_positions(features: Features, most: int = 1024) -> Float[AnyArray, "n c"]:
+    """Selects at most `most` positions on a regular grid."""
     height, width, channels = features.shape
     step = 1
     while -(-height // step) * -(-width // step) > most:
@@ -169,8 +201,8 @@ def some_positions(features, most=1024):
     return features[::step, ::step].reshape(-1, channels)
 
 
-def cosine_distances(x, y):
-    """1 - cos of the angle between each of [N, C] and each of [M, C] -> [N, M]."""
+def cosine_distances(x: Float[AnyArray, "n c"], y: Float[AnyArray, "m c"]) -> Float[Array, "n m"]:
+    """Computes 1 - cos of the angle between each x and each y."""
 
     def directions(z):
         tiny = jnp.finfo(z.dtype).eps
@@ -179,14 +211,16 @@ def cosine_distances(x, y):
     return 1 - jnp.matmul(directions(x), directions(y).T, precision=_PRECISION)
 
 
-def self_similarity_distance(x, y):
-    """How much the distances within a picture changed (Kolkin et al. 2019, equation 8).
+def self_similarity_distance(
+    x: Float[AnyArray, "n c"], y: Float[AnyArray, "n c"]
+) -> Float[Array, ""]:
+    """Compares the distances within two images (Kolkin et al. 2019, equation 8).
 
     Args:
-      x, y: activations [N, C] of two pictures at the same positions.
+      x, y: activations of the images at the same positions.
 
     Returns:
-      Mean over pairs of |D_ij / sum_i D_ij - D'_ij / sum_i D'_ij|, times N so that it does not
+      The mean over pairs of |D_ij / sum_i D_ij - D'_ij / sum_i D'_ij|, times n so that it does not
       shrink with more positions.
     """
 
@@ -198,13 +232,11 @@ def self_similarity_distance(x, y):
     return x.shape[0] * jnp.mean(jnp.abs(normalized(x) - normalized(y)))
 
 
-def relaxed_emd(x, y):
-    """Relaxed earth mover's distance of two sets of activations (Kolkin et al. 2019, equation 5).
+def relaxed_emd(x: Float[AnyArray, "n c"], y: Float[AnyArray, "m c"]) -> Float[Array, ""]:
+    """Computes the relaxed earth mover's distance of two sets of activations.
 
-    Each goes to its nearest neighbour in the other set, and the dearer way counts.
-
-    Args:
-      x, y: [N, C], [M, C].
+    The mean distance to the nearest neighbour in the other set, the larger one of both directions
+    (Kolkin et al. 2019, equation 5).
     """
     distances = cosine_distances(x, y)
     return jnp.maximum(distances.min(1).mean(), distances.min(0).mean())

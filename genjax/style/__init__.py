@@ -1,0 +1,1 @@
+"""Style transfer's pictures and features: files, colours, windows, feature statistics."""

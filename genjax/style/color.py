@@ -1,26 +1,29 @@
-"""Keeping the colours of the content picture (Gatys et al. 2016, arXiv:1606.05897)."""
+"""Preservation of the content picture's colours (Gatys et al. 2016, arXiv:1606.05897)."""
 
 import numpy as np
+
+from genjax.typing import Float
 
 # RGB -> YIQ, NTSC 1953.
 _YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
 
 
-def keep_color(image, content):
-    """The luminance of one picture with the colours of another; both [H, W, 3] in [0, 1]."""
+def keep_color(
+    image: Float[np.ndarray, "h w 3"], content: Float[np.ndarray, "h w 3"]
+) -> Float[np.ndarray, "h w 3"]:
+    """Combines the luminance of `image` with the colours of `content`; all in [0, 1]."""
     yiq, colors = image @ _YIQ.T, content @ _YIQ.T
     yiq[..., 1:] = colors[..., 1:]
     return np.clip(yiq @ np.linalg.inv(_YIQ).T, 0, 1).astype(np.float32)
 
 
-def match_color(image, reference):
-    """A picture whose colours have the mean and covariance of those of another.
+def match_color(
+    image: Float[np.ndarray, "h w 3"], reference: Float[np.ndarray, "h2 w2 3"]
+) -> Float[np.ndarray, "h w 3"]:
+    """Gives the colours of `image` the mean and covariance of those of `reference`.
 
-    The linear map of least change, C_r^(1/2) (C_r^(1/2) C C_r^(1/2))^(-1/2) C_r^(1/2), after which
-    colours outside of [0, 1] are cut off.
-
-    Args:
-      image, reference: [H, W, 3] in [0, 1].
+    It applies the linear map that changes them least, C_r^(1/2) (C_r^(1/2) C C_r^(1/2))^(-1/2)
+    C_r^(1/2), and clips the result. All values are in [0, 1].
     """
     x, y = image.reshape(-1, 3).astype(np.float64), reference.reshape(-1, 3).astype(np.float64)
     cov = [np.cov(z.T, bias=True) + 1e-6 * np.eye(3) for z in (x, y)]
@@ -30,10 +33,12 @@ def match_color(image, reference):
     return np.clip(out, 0, 1).reshape(image.shape).astype(np.float32)
 
 
-def _power(matrix, exponent):
+def _power(matrix: Float[np.ndarray, "n n"], exponent: float) -> Float[np.ndarray, "n n"]:
+    """Returns a power of a symmetric positive definite matrix."""
     values, vectors = np.linalg.eigh(matrix)
     return vectors * values**exponent @ vectors.T
 
 
-# What is done to the style picture before, and to the result after: config.color.
+# config.color: the style's colours; the content's, by `keep_color` on the result; the content's, by
+# `match_color` on the style picture.
 COLORS = ("style", "luminance", "histogram")

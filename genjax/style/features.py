@@ -1,40 +1,50 @@
-"""Giving the features of one picture the statistics of another's, in one step."""
+"""Transfer of the statistics of one picture's features to those of another, in one step."""
+
+from collections.abc import Sequence
 
 import jax.numpy as jnp
 from jax import lax
+
+from genjax.typing import AnyArray, Array, Float
 
 _PRECISION = lax.Precision.HIGHEST
 EPS = 1e-5
 
 
-def mean_std(features):
-    """Mean and deviation of each channel over positions, [B, 1, 1, C] each; [B, H, W, C]."""
+def channel_mean_std(
+    features: Float[AnyArray, "b h w c"],
+) -> tuple[Float[Array, "b 1 1 c"], Float[Array, "b 1 1 c"]]:
+    """Computes mean and standard deviation over positions, of each channel of each image."""
     mean = jnp.mean(features, axis=(1, 2), keepdims=True)
     variance = jnp.mean((features - mean) ** 2, axis=(1, 2), keepdims=True)
     return mean, jnp.sqrt(variance + EPS)
 
 
-def adain(content, style):
-    """Adaptive instance normalisation (Huang & Belongie 2017, equation 8).
+def adain(
+    content: Float[AnyArray, "b h w c"], style: Float[AnyArray, "b2 h2 w2 c"]
+) -> Float[Array, "b h w c"]:
+    """Computes adaptive instance normalisation (Huang & Belongie 2017, equation 8).
 
       sigma(s) (c - mu(c)) / sigma(c) + mu(s)
 
     Args:
-      content, style: [B, H, W, C], [B, H', W', C].
+      content: features of the content pictures.
+      style: features of the style pictures, one per content or one for all of them.
     """
-    (mean, std), (mean_s, std_s) = mean_std(content), mean_std(style)
+    (mean, std), (mean_s, std_s) = channel_mean_std(content), channel_mean_std(style)
     return (content - mean) / std * std_s + mean_s
 
 
-def whiten_and_color(content, style):
-    """Whitening and colouring (Li et al. 2017, equations 1 and 2): mean and covariance at once.
+def whiten_and_color(
+    content: Float[Array, "h w c"], style: Float[Array, "h2 w2 c"]
+) -> Float[Array, "h w c"]:
+    """Gives the content's features the mean and covariance of the style's.
+
+    The whitening and colouring transforms (Li et al. 2017, equations 1 and 2):
 
       E_s D_s^(1/2) E_s^T  E_c D_c^(-1/2) E_c^T (c - mu(c)) + mu(s),   C = E D E^T
 
-    Eigenvalues of the content's covariance below EPS of the largest are left out.
-
-    Args:
-      content, style: [H, W, C], [H', W', C].
+    Eigenvalues of the content's covariance below EPS times the largest are left out.
     """
     c, s = (x.reshape(-1, x.shape[-1]) for x in (content, style))
     mean_c, mean_s = c.mean(0), s.mean(0)
@@ -49,14 +59,22 @@ def whiten_and_color(content, style):
     return (out + mean_s).reshape(content.shape)
 
 
-def mixture(content, stylized, strength, shares):
-    """Between a content's features and those of several styles.
+def mixture(
+    content: Float[AnyArray, "b h w c"],
+    stylized: Sequence[Float[AnyArray, "b h w c"]],
+    strength: float | int,
+    shares: Sequence[float | int],
+) -> Float[AnyArray, "b h w c"]:
+    """Interpolates between the features of a content and of its stylised versions.
 
     Args:
-      content: [B, H, W, C].
-      stylized: the content's with the statistics of each style, a list of [B, H, W, C].
-      strength: 0 for the content's own, 1 for the styles'.
-      shares: of the styles, adding up to 1.
+      content: the content's own features.
+      stylized: the same with the statistics of each style.
+      strength: 0 for the content's own features, 1 for the styles'.
+      shares: of each style, with sum 1.
     """
     styled = sum(share * x for share, x in zip(shares, stylized, strict=True))
     return content + strength * (styled - content)
+
+
+mean_std = channel_mean_std

@@ -1,22 +1,26 @@
-"""Pictures of people: read with their transparency at any size, written in any kind."""
+"""Picture files of users: read at any size, with transparency, and written in any format."""
 
 import dataclasses
 import io
 import json
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from genjax.data.images import BadImage, decoded
 from genjax.data.picture import picture_path
 from genjax.errors import UserError
 from genjax.files import whole_file
 from genjax.plots import SOURCE_TYPE, XMP, png_texts, to_uint8
+from genjax.typing import Float
 
-# What the result can be written as: config.output.kind.
+# config.output.kind, the format of the result -> its suffix.
 KINDS = {"png": ".png", "jpeg": ".jpg", "png16": ".png"}
 _JPEG_QUALITY = 95
 MIN_SIDE = 16  # of a picture, before it is resized
@@ -29,28 +33,33 @@ class Size:
     height: int
     width: int
 
-    def scaled_to(self, long_side):
-        """The size of the same shape whose longer side is `long_side`."""
+    def scaled_to(self, long_side: int) -> "Size":
+        """Returns the size with the same aspect ratio whose longer side is `long_side`."""
         factor = long_side / max(self.height, self.width)
         return Size(*(max(1, round(n * factor)) for n in (self.height, self.width)))
 
 
-def size_of(name, key):
-    """The size of a picture as it is seen, upright; `key` of the config names it in messages."""
+# --- Reading --------------------------------------------------------------------------------------
+# In all these functions `name` is a path or an embedded picture, and `key` the field of the config
+# that names it, for error messages. They raise UserError where the picture cannot be read.
+
+
+def size_of(name: str | Path, key: str) -> Size:
+    """Returns the size of a picture, after turning it upright."""
     return _decoded(name, key, lambda image: Size(image.height, image.width))
 
 
-def check_size(found, key):
-    """Refuses a picture that shows nothing; UserError."""
-    if min(found.height, found.width) < MIN_SIDE:
+def check_size(size: Size, key: str) -> None:
+    """Raises UserError for a picture that is too small to show anything."""
+    if min(size.height, size.width) < MIN_SIDE:
         raise UserError(
-            f"config.{key}: a picture of {found.width}x{found.height} pixels shows nothing; it "
-            f"needs {MIN_SIDE} pixels a side at least"
+            f"config.{key}: a picture of {size.width}x{size.height} pixels shows nothing; each "
+            f"side needs at least {MIN_SIDE} pixels"
         )
 
 
-def read_rgb(name, key, size):
-    """A picture at a `Size`, float32 [H, W, 3] in [0, 1]; transparent pixels lie over white."""
+def read_rgb(name: str | Path, key: str, size: Size) -> Float[np.ndarray, "h w 3"]:
+    """Reads a picture and resizes it; in [0, 1], transparent pixels over white."""
 
     def use(image):
         if image.has_transparency_data:
@@ -62,8 +71,8 @@ def read_rgb(name, key, size):
     return np.asarray(_decoded(name, key, use), np.float32) / 255
 
 
-def read_alpha(name, key, size):
-    """Its opacity, float32 [H, W] in [0, 1]; None where it is opaque everywhere."""
+def read_alpha(name: str | Path, key: str, size: Size) -> Float[np.ndarray, "h w"] | None:
+    """Reads the opacity of a picture and resizes it; in [0, 1], None if all pixels are opaque."""
 
     def use(image):
         if not image.has_transparency_data:
@@ -76,15 +85,16 @@ def read_alpha(name, key, size):
     return None if alpha is None or alpha.min() == 1 else alpha
 
 
-def read_grey(name, key, size):
-    """Its lightness, float32 [H, W] in [0, 1]: a mask."""
+def read_grey(name: str | Path, key: str, size: Size) -> Float[np.ndarray, "h w"]:
+    """Reads the lightness of a picture, such as a mask, and resizes it; in [0, 1]."""
     use = lambda image: image.convert("L").resize((size.width, size.height))
     return np.asarray(_decoded(name, key, use), np.float32) / 255
 
 
-def _decoded(name, key, use):
+def _decoded(name: str | Path, key: str, use: Callable[[Image.Image], Any]) -> Any:
+    """Returns `use(image)` of the decoded picture; errors name the field of the config."""
     try:
-        return decoded(picture_path(name), use)
+        return decoded(picture_path(str(name)), use)
     except BadImage as error:
         reason = f"cannot read the picture {error.path}: {error.reason}"
         raise UserError(f"config.{key}: {reason}") from error
@@ -92,18 +102,27 @@ def _decoded(name, key, use):
         raise UserError(f"config.{key}: {error}") from error
 
 
-def save_picture(path, image, alpha, kind, provenance):
+# --- Writing --------------------------------------------------------------------------------------
+
+
+def save_picture(
+    path: str | Path,
+    image: Float[np.ndarray, "h w 3"],
+    alpha: Float[np.ndarray, "h w"] | None,
+    kind: str,
+    provenance: dict[str, Any],
+) -> Path:
     """Writes a picture, marked as synthetic.
 
     Args:
-      path: where to, without suffix.
-      image: float [H, W, 3] in [0, 1].
-      alpha: float [H, W] in [0, 1] or None; a JPEG, which has none, is laid over white.
-      kind: a name in `KINDS`: 8 bits a channel, or 16.
-      provenance: {name: value}, what it takes to make it again.
+      path: without suffix.
+      image: in [0, 1].
+      alpha: opacity in [0, 1]; a JPEG, which has no transparency, is laid over white.
+      kind: a name in `KINDS`; png16 has 16 bits per channel.
+      provenance: {name: value}, everything needed to generate the picture again.
 
     Returns:
-      The path it was written to.
+      The path of the file.
     """
     path = Path(f"{path}{KINDS[kind]}")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -113,9 +132,9 @@ def save_picture(path, image, alpha, kind, provenance):
         image = np.concatenate([image, alpha[..., None]], axis=-1)
     with whole_file(path) as partial, open(partial, "wb") as file:
         if kind == "jpeg":
-            told = json.dumps({"Software": "genjax", "Source": SOURCE_TYPE, **provenance})
+            comment = json.dumps({"Software": "genjax", "Source": SOURCE_TYPE, **provenance})
             Image.fromarray(to_uint8(image)).save(
-                file, "jpeg", quality=_JPEG_QUALITY, xmp=XMP.encode(), comment=told.encode()
+                file, "jpeg", quality=_JPEG_QUALITY, xmp=XMP.encode(), comment=comment.encode()
             )
         elif kind == "png":
             Image.fromarray(to_uint8(image)).save(file, "png", pnginfo=png_texts(provenance))
@@ -124,13 +143,13 @@ def save_picture(path, image, alpha, kind, provenance):
     return path
 
 
-def _png16(image, texts):
-    """Bytes of a PNG of 16 bits a channel, which Pillow cannot write (W3C PNG, sections 5, 9)."""
+def _png16(image: Float[np.ndarray, "h w c"], texts: PngInfo) -> bytes:
+    """Encodes a PNG of 16 bits per channel, which Pillow cannot (W3C PNG, sections 5 and 9)."""
     wide = (np.clip(image, 0, 1) * 65535 + 0.5).astype(">u2")
     height, width, channels = wide.shape
     color = {3: 2, 4: 6}[channels]
     rows = wide.reshape(height, -1).view(np.uint8)
-    # Filter 1: less the pixel to the left, byte by byte, modulo 256.
+    # Filter 1: each byte minus that of the pixel to the left, modulo 256.
     filtered = rows.copy()
     filtered[:, 2 * channels :] -= rows[:, : -2 * channels]
     lines = np.concatenate([np.ones((height, 1), np.uint8), filtered], axis=1)

@@ -1,17 +1,21 @@
-"""A picture worked through in overlapping windows, so that memory does not grow with it.
+"""Sums over a picture computed in overlapping windows, so that memory does not grow with it.
 
-What is asked of the windows is a sum over positions of activations. Each position belongs to one
-window, in which it lies so deep that everything its activation depends on is inside: the sums, and
-by automatic differentiation their gradients, are those of the whole picture up to rounding.
+The sums are over positions of a network's activations. Each position belongs to one window, which
+contains everything that the activation there depends on: the sums, and by automatic differentiation
+their gradients, equal those of the full picture up to rounding.
 """
 
 import dataclasses
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+
+from genjax.typing import Array, Float, Int
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -19,26 +23,28 @@ class Tiles:
     """Windows of one size over a picture.
 
     Attributes:
-      window: (height, width) of each.
-      starts: int32 [N, 2], where each begins.
-      owned: int32 [N, 2, 2], from where to where, (begin, end) of each axis, positions are its own.
+      window: (height, width) of each window.
+      starts: the first row and column of each window.
+      owned: (start, end) of the positions that belong to each window, for both axes.
     """
 
     window: tuple[int, int]
-    starts: np.ndarray
-    owned: np.ndarray
+    starts: Int[np.ndarray, "n 2"]
+    owned: Int[np.ndarray, "n 2 2"]
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.starts)
 
 
-def make_tiles(height, width, tile, stride, radius):
-    """Tiles of `tile` pixels a side at most, and what they have to see around.
+def make_tiles(height: int, width: int, tile: int, stride: int, radius: int) -> Tiles:
+    """Divides a picture into tiles and adds a margin around each.
 
     Args:
-      height, width: of the picture.
-      tile: pixels, rounded up to a multiple of `stride`.
-      stride, radius: of the deepest layer, see `genjax.models.vgg.reach`.
+      height: of the picture.
+      width: of the picture.
+      tile: maximum side of a tile in pixels, rounded up to a multiple of `stride`.
+      stride: of the deepest layer, see `genjax.models.vgg.reach`.
+      radius: of that layer's receptive field; the margin is at least as wide.
     """
     (rows, row_window), (columns, column_window) = (
         _along(length, tile, stride, radius) for length in (height, width)
@@ -49,43 +55,59 @@ def make_tiles(height, width, tile, stride, radius):
     return Tiles((row_window, column_window), starts, owned)
 
 
-def _along(length, tile, stride, radius):
-    """([(start, own from, own to)], window) along one axis.
+def _along(
+    length: int, tile: int, stride: int, radius: int
+) -> tuple[list[tuple[int, int, int]], int]:
+    """Returns ([(start, start of owned, end of owned)], window) along one axis.
 
-    Windows begin at multiples of the stride, where poolings begin too; what is left over at the
-    picture's end is at every window's end, as poolings drop it there.
+    Windows start at multiples of the stride, as poolings do. Poolings drop the remainder at the
+    picture's end, so every window ends with a remainder of the same length.
     """
     tile, halo = (-(-n // stride) * stride for n in (tile, radius))
-    left = length % stride
-    window = min(tile + 2 * halo + left, length)
-    count = max(1, -(-(length - left) // tile))
+    remainder = length % stride
+    window = min(tile + 2 * halo + remainder, length)
+    count = max(1, -(-(length - remainder) // tile))
     edges = [i * tile for i in range(count)] + [length]
     starts = [min(max(edge - halo, 0), length - window) for edge in edges[:-1]]
     return list(zip(starts, edges[:-1], edges[1:])), window
 
 
-def ownership(start, owned, window, shape):
-    """float32 [h, w]: 1 at positions of an activation of `shape` that are a window's own."""
+def ownership(
+    start: Int[Array, "2"],
+    owned: Int[Array, "2 2"],
+    window: tuple[int, int],
+    shape: tuple[int, ...],
+) -> Float[Array, "h w"]:
+    """Returns a mask, 1 at the positions of an activation that belong to a window.
+
+    Args:
+      start: an element of `Tiles.starts`.
+      owned: an element of `Tiles.owned`.
+      window: `Tiles.window`.
+      shape: (h, w, ...), of the activation in this window.
+    """
     masks = []
     for axis in range(2):
         stride = window[axis] // shape[axis]
-        place = start[axis] + jnp.arange(shape[axis]) * stride
-        masks.append((place >= owned[axis, 0]) & (place < owned[axis, 1]))
+        position = start[axis] + jnp.arange(shape[axis]) * stride
+        masks.append((position >= owned[axis, 0]) & (position < owned[axis, 1]))
     return (masks[0][:, None] & masks[1]).astype(jnp.float32)
 
 
-def sum_over_tiles(tiles, fn, *images):
-    """The sum of `fn` over all windows, differentiable with the memory of one.
+def sum_over_tiles(
+    tiles: Tiles, fn: Callable[..., Any], *images: Float[Array, "_ height width _"]
+) -> Any:
+    """Returns the sum of `fn` over all windows, differentiable with the memory of one.
 
     Args:
-      tiles: a `Tiles`.
+      tiles: the windows.
       fn: (start int32 [2], owned int32 [2, 2], *windows [B, h, w, C]) -> pytree of sums.
-      images: [B, H, W, C] each.
+      *images: what to cut the windows from.
     """
-    places = jnp.asarray(tiles.starts), jnp.asarray(tiles.owned)
+    positions = jnp.asarray(tiles.starts), jnp.asarray(tiles.owned)
 
     @functools.partial(jax.checkpoint, prevent_cse=False)
-    def at(start, owned, *images):
+    def sums_of_window(start, owned, *images):
         zero = jnp.zeros_like(start[0])
         windows = [
             lax.dynamic_slice(x, (zero, *start, zero), (x.shape[0], *tiles.window, x.shape[-1]))
@@ -93,10 +115,10 @@ def sum_over_tiles(tiles, fn, *images):
         ]
         return fn(start, owned, *windows)
 
-    shapes = jax.eval_shape(at, places[0][0], places[1][0], *images)
+    shapes = jax.eval_shape(sums_of_window, positions[0][0], positions[1][0], *images)
     zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
 
-    def body(total, place):
-        return jax.tree.map(jnp.add, total, at(*place, *images)), None
+    def body(total, position):
+        return jax.tree.map(jnp.add, total, sums_of_window(*position, *images)), None
 
-    return lax.scan(body, zeros, places)[0]
+    return lax.scan(body, zeros, positions)[0]

@@ -1,4 +1,4 @@
-"""One run, one workdir."""
+"""A lock that keeps two runs from using one workdir."""
 
 import contextlib
 import errno
@@ -7,24 +7,26 @@ import json
 import os
 import platform
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, TextIO
 
 from genjax.errors import UserError
 
 
 @contextlib.contextmanager
-def locked(workdir, say=print):
-    """Holds `workdir/.lock` for the length of a block; made if missing.
+def locked(workdir: str | Path, say: Callable[[str], Any] = print) -> Iterator[None]:
+    """Holds `workdir/.lock` for the length of a block; the folder is created if missing.
 
-    The operating system lets go of the lock when its process ends, however it ends, so a file left
-    by a killed run is stale by itself.
+    The operating system releases the lock when its process ends, in whatever way, so the file that
+    a killed run leaves behind does not lock anything.
 
     Args:
-      workdir: a folder.
-      say: called with one line when such a file was found.
+      workdir: the folder to lock.
+      say: called with one line if a killed run left such a file.
 
     Raises:
-      UserError: another run holds it; names its process, host and start.
+      UserError: another run holds the lock; names its process, host and start.
     """
     path = Path(workdir) / ".lock"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,7 +49,7 @@ def locked(workdir, say=print):
         if holder:
             say(
                 f"{workdir}: process {holder['pid']} on {holder['host']} ended without unlocking; "
-                "going on from what it saved"
+                "continuing from what it saved"
             )
         since = time.strftime("%Y-%m-%d %H:%M:%S")
         _rewrite(file, json.dumps({"pid": os.getpid(), "host": platform.node(), "since": since}))
@@ -60,8 +62,8 @@ def locked(workdir, say=print):
 _UNKNOWN = {"pid": "unknown", "host": "unknown", "since": "unknown"}
 
 
-def _holder(file):
-    """What the lock file says, {} if nothing that can be read."""
+def _holder(file: TextIO) -> dict[str, Any]:
+    """Returns the content of the lock file, {} if it is empty or damaged."""
     file.seek(0)
     try:
         return {**_UNKNOWN, **json.loads(file.read())}
@@ -69,9 +71,10 @@ def _holder(file):
         return {}
 
 
-def _is_running(holder):
+def _is_running(holder: dict[str, Any]) -> bool:
+    """Tells whether the process of a lock file may be running; True where it is on another host."""
     if not holder or holder["host"] != platform.node():
-        return bool(holder)  # from here nobody can tell
+        return bool(holder)
     try:
         os.kill(int(holder["pid"]), 0)
     except (ProcessLookupError, ValueError):
@@ -81,7 +84,7 @@ def _is_running(holder):
     return True
 
 
-def _rewrite(file, text):
+def _rewrite(file: TextIO, text: str) -> None:
     file.seek(0)
     file.truncate()
     file.write(text)

@@ -1,12 +1,27 @@
-"""Optimizers and learning-rate schedules by name; the arithmetic is optax's, but for `airbench`."""
+"""Optimizers and learning-rate schedules by name, from optax, except `airbench`."""
+
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from genjax.typing import Array, Float, Params
 
-def _muon(learning_rate, *, b1, b2, eps, weight_decay, momentum):
-    """Muon on every matrix and kernel, Adam on vectors; kernels as matrices [fan in, out]."""
+# --- Muon -----------------------------------------------------------------------------------------
+
+
+def _muon(
+    learning_rate: optax.Schedule,
+    *,
+    b1: float | int,
+    b2: float | int,
+    eps: float | int,
+    weight_decay: float | int,
+    momentum: float | int,
+) -> optax.GradientTransformation:
+    """Returns Muon for matrices and kernels, as matrices [fan in, out], with Adam for vectors."""
 
     def matrices(params):
         def dimensions(p):
@@ -27,11 +42,11 @@ def _muon(learning_rate, *, b1, b2, eps, weight_decay, momentum):
     )
 
 
-def orthogonalize(matrix, steps=3):
-    """The orthogonal matrix next to `matrix` [M, N], roughly, by Newton-Schulz iterations.
+def orthogonalize(matrix: Float[Array, "m n"], steps: int = 3) -> Float[Array, "m n"]:
+    """Approximates the orthogonal matrix closest to `matrix` by Newton-Schulz iterations.
 
-    Their quintic (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon) brings singular
-    values between 0 and 1 near 1, to within about a third.
+    Their quintic polynomial (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon) brings
+    singular values between 0 and 1 to within about a third of 1.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
     x = matrix / (jnp.linalg.norm(matrix) + 1e-7)
@@ -43,8 +58,10 @@ def orthogonalize(matrix, steps=3):
     return x.T if tall else x
 
 
-def _renormalized_muon(learning_rate, momentum):
-    """Muon for kernels [kh, kw, in, out], each first brought back to the norm sqrt(out)."""
+def _renormalized_muon(
+    learning_rate: optax.Schedule, momentum: float | int
+) -> optax.GradientTransformation:
+    """Returns Muon for kernels [kh, kw, in, out], which it first scales to the norm sqrt(out)."""
 
     def init(params):
         zeros = jax.tree.map(jnp.zeros_like, params)
@@ -66,25 +83,29 @@ def _renormalized_muon(learning_rate, momentum):
     return optax.GradientTransformation(init, update)
 
 
-# Learning rates of the speed run's other parameters, over that of its kernels, 0.24: they are 0.053
-# and 0.67 there, for a loss summed over a batch of 2,000.
+# Learning rates of the speed run's other parameters over that of its kernels, 0.24. There they are
+# 0.053 and 0.67, for a loss summed over a batch of 2,000.
 _AIRBENCH_BIASES = 0.053 * 2000 / 0.24
 _AIRBENCH_HEAD = 0.67 * 2000 / 0.24
-_AIRBENCH_WHITENING_SHARE = 3 / 8  # of the training, in which the first bias learns
+_AIRBENCH_WHITENING_SHARE = 3 / 8  # of the training, during which the first bias is trained
 
 
-def _airbench(schedule, *, momentum, weight_decay):
-    """The optimizer of `genjax.models.airbench`: Muon on kernels, SGD on biases and the head.
+def _airbench(
+    schedule: optax.Schedule, *, momentum: float | int, weight_decay: float | int
+) -> optax.GradientTransformation:
+    """Returns the optimizer of `genjax.models.airbench`: Muon for kernels, SGD for the rest.
 
-    `schedule` falls to 0 linearly; `momentum` is that of Muon; `weight_decay` is a share of the
-    parameter a step, at the full learning rate.
+    Args:
+      schedule: falls linearly to 0.
+      momentum: of Muon.
+      weight_decay: share of a parameter subtracted per step, at the peak learning rate.
     """
     peak = schedule(0)
 
     def sgd(factor, share=1.0):
         def learning_rate(step):
-            left = schedule(step) / peak
-            return factor * peak * jnp.maximum(0.0, 1 - (1 - left) / share)
+            remaining = schedule(step) / peak
+            return factor * peak * jnp.maximum(0.0, 1 - (1 - remaining) / share)
 
         return optax.chain(
             optax.add_decayed_weights(weight_decay / (factor * peak)),
@@ -107,9 +128,12 @@ def _airbench(schedule, *, momentum, weight_decay):
     )
 
 
-_LBFGS_MEMORY = 10  # steps whose gradients its model of the curvature is made from
+# --- Optimizers and schedules by name -------------------------------------------------------------
 
-OPTIMIZERS = {
+_LBFGS_MEMORY = 10  # steps whose gradients its model of the curvature uses
+
+# config.optim.name -> (learning rate, options of `make_optimizer`) -> optimizer.
+OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "adam": lambda lr, *, b1, b2, eps, **_: optax.adam(lr, b1, b2, eps),
     "adamw": lambda lr, *, b1, b2, eps, weight_decay, **_: optax.adamw(
         lr, b1, b2, eps, weight_decay=weight_decay, mask=_kernels
@@ -126,38 +150,33 @@ OPTIMIZERS = {
     ),
 }
 
-# Those that look for the length of a step by trying: their update wants the loss as a function too,
-# which only a family with a step of its own gives.
+# Those with a line search: their update needs the loss as a function, which only families with
+# their own train step provide.
 LINE_SEARCHING = ("lbfgs",)
 
-# Those of them that know weight decay.
+# Those that support weight decay.
 DECAYING = ("adamw", "airbench", "muon", "sgd")
 
-# Shapes of the learning rate after warm-up, over the remaining steps.
-SCHEDULES = {
+# config.optim.schedule -> (learning rate after warm-up, remaining steps) -> schedule.
+SCHEDULES: dict[str, Callable[[float | int, int], optax.Schedule]] = {
     "constant": lambda lr, steps: optax.constant_schedule(lr),
     "cosine": lambda lr, steps: optax.cosine_decay_schedule(lr, max(steps, 1)),
     "linear": lambda lr, steps: optax.linear_schedule(lr, 0.0, max(steps, 1)),
 }
 
 
-def _kernels(params):
-    """Weight decay is for matrices and kernels, not for biases and scales."""
+def _kernels(params: Params) -> Any:
+    """Returns a tree of bool, True for matrices and kernels: only they have weight decay."""
     return jax.tree.map(lambda p: p.ndim > 1, params)
 
 
-def keep_in_box(low, high):
-    """Cuts updates off where they would lead out of [low, high]; goes behind an optimizer."""
-
-    def update(updates, state, params):
-        new = jax.tree.map(lambda p, u: jnp.clip(p + u, low, high) - p, params, updates)
-        return new, state
-
-    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
-
-
-def make_schedule(learning_rate, schedule="constant", warmup_steps=0, num_train_steps=1):
-    """step -> learning rate: linear from 0 over `warmup_steps`, then `SCHEDULES[schedule]`."""
+def make_schedule(
+    learning_rate: float | int,
+    schedule: str = "constant",
+    warmup_steps: int = 0,
+    num_train_steps: int = 1,
+) -> optax.Schedule:
+    """Returns step -> learning rate: first linear from 0, then `SCHEDULES[schedule]`."""
     main = SCHEDULES[schedule](learning_rate, num_train_steps - warmup_steps)
     if warmup_steps == 0:
         return main
@@ -165,8 +184,64 @@ def make_schedule(learning_rate, schedule="constant", warmup_steps=0, num_train_
     return optax.join_schedules([warmup, main], [warmup_steps])
 
 
-def skip_large(tx, max_norm):
-    """`tx`, but gradients whose global norm is above `max_norm` change nothing (Child 2021)."""
+def make_optimizer(
+    name: str,
+    schedule: optax.Schedule,
+    *,
+    b1: float | int = 0.9,
+    b2: float | int = 0.999,
+    eps: float | int = 1e-8,
+    momentum: float | int = 0.9,
+    weight_decay: float | int = 0.0,
+    clip_norm: float | int = 0.0,
+    skip_norm: float | int = 0.0,
+) -> optax.GradientTransformation:
+    """Returns an optimizer by name; options that it does not have are ignored.
+
+    Args:
+      name: a key of `OPTIMIZERS`.
+      schedule: step -> learning rate.
+      b1: decay of the first moment, of the Adam family.
+      b2: decay of the second moment, of the Adam family.
+      eps: of the Adam family.
+      momentum: of SGD (Nesterov) and Muon.
+      weight_decay: decoupled for adamw and muon, L2 for sgd; on kernels only.
+      clip_norm: larger gradients are scaled down to this global norm, 0 for never.
+      skip_norm: steps with a larger global norm of the gradients are skipped, see `skip_large`; 0
+        for never.
+    """
+    tx = OPTIMIZERS[name](
+        schedule, b1=b1, b2=b2, eps=eps, momentum=momentum, weight_decay=weight_decay
+    )
+    if clip_norm > 0:
+        tx = optax.chain(optax.clip_by_global_norm(clip_norm), tx)
+    return skip_large(tx, skip_norm) if skip_norm > 0 else tx
+
+
+# --- Wrappers -------------------------------------------------------------------------------------
+
+
+def keep_in_box(low: float | int, high: float | int) -> optax.GradientTransformation:
+    """Returns a transformation that projects parameters to [low, high]; chained after an optimizer.
+
+    It changes the updates such that applying them gives the projected parameters.
+    """
+
+    def update(updates, params):
+        moved = jax.tree.map(jnp.add, params, updates)
+        project = lambda p: optax.projections.projection_box(p, low, high)
+        return optax.tree.sub(jax.tree.map(project, moved), params)
+
+    return optax.stateless(update)
+
+
+def skip_large(
+    tx: optax.GradientTransformation, max_norm: float | int
+) -> optax.GradientTransformation:
+    """Wraps an optimizer to skip steps whose gradients are large (Child 2021).
+
+    Gradients with a global norm above `max_norm` change neither parameters nor the state.
+    """
 
     def update(grads, state, params=None):
         small = optax.tree.norm(grads) <= max_norm
@@ -175,34 +250,3 @@ def skip_large(tx, max_norm):
         return updates, jax.tree.map(lambda a, b: jnp.where(small, a, b), new_state, state)
 
     return optax.GradientTransformation(tx.init, update)
-
-
-def make_optimizer(
-    name,
-    schedule,
-    *,
-    b1=0.9,
-    b2=0.999,
-    eps=1e-8,
-    momentum=0.9,
-    weight_decay=0.0,
-    clip_norm=0.0,
-    skip_norm=0.0,
-):
-    """An optax transformation.
-
-    Args:
-      name: a key of `OPTIMIZERS`; each takes from the rest what it has a use for.
-      schedule: step -> learning rate.
-      b1, b2, eps: of the Adam family.
-      momentum: of SGD (Nesterov) and Muon.
-      weight_decay: decoupled for adamw and muon, L2 for sgd; on kernels only.
-      clip_norm: gradients are scaled down to this global norm, 0 for never.
-      skip_norm: those above this global norm are left out, see `skip_large`; 0 for never.
-    """
-    tx = OPTIMIZERS[name](
-        schedule, b1=b1, b2=b2, eps=eps, momentum=momentum, weight_decay=weight_decay
-    )
-    if clip_norm > 0:
-        tx = optax.chain(optax.clip_by_global_norm(clip_norm), tx)
-    return skip_large(tx, skip_norm) if skip_norm > 0 else tx

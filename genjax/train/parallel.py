@@ -1,9 +1,9 @@
-"""The only file that knows devices and processes.
+"""How a step is spread over devices and processes: the only file that knows them.
 
 `Parallel("jit")` runs a step on the global batch, sharded over a one-axis mesh; the compiler adds
-the communication. `Parallel("fsdp")` is the same with the state sharded too. `Parallel("pmap")`
-runs the step once a device on its share of the batch, and the step averages over `axis_name`
-itself. All give the same numbers up to rounding, on one process or on many.
+the communication. `Parallel("fsdp")` does the same with the state sharded too. `Parallel("pmap")`
+runs the step once a device on its share of the batch, and the step averages over the devices
+itself (`genjax.devices`). All give the same numbers up to rounding, on one process or on many.
 
 With several processes (`start_processes`), every process runs the same program and reads its own
 rows of each global batch; process 0 is the main one, which writes what is not a checkpoint.
@@ -15,6 +15,8 @@ import functools
 import os
 import sys
 import threading
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,9 +25,9 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from orbax.checkpoint.multihost import get_barrier_sync_fn
 
+from genjax.devices import AXIS, scan
 from genjax.errors import UserError
 
-AXIS = "data"
 KINDS = ("jit", "pmap", "fsdp")
 
 # fsdp leaves smaller arrays whole on every device: gathering them costs more than they take.
@@ -33,8 +35,12 @@ FSDP_MIN_SIZE = 2**12
 
 
 def start_processes(
-    coordinator="", num_processes=None, process_id=None, start_seconds=300, heartbeat_seconds=100
-):
+    coordinator: str = "",
+    num_processes: int | None = None,
+    process_id: int | None = None,
+    start_seconds: int = 300,
+    heartbeat_seconds: int = 100,
+) -> None:
     """Joins the processes of one run; call it before anything touches a device.
 
     Args:
@@ -82,27 +88,27 @@ def start_processes(
         timer.cancel()
 
 
-def is_main():
-    """Whether this process is the one that writes logs, pictures and messages."""
+def is_main() -> bool:
+    """Returns whether this process is the one that writes logs, pictures and messages."""
     return jax.process_index() == 0
 
 
-def agreed(flag):
-    """Whether `flag` is true in every process; all of them have to ask."""
+def agreed(flag: bool) -> bool:
+    """Returns whether `flag` is true in every process; all of them have to call."""
     if jax.process_count() == 1:
         return bool(flag)
     return bool(multihost_utils.process_allgather(np.asarray(bool(flag))).all())
 
 
-def from_main(number):
-    """The integer that the main process passes; all of them have to ask."""
+def from_main(number: int) -> int:
+    """Returns the integer that the main process passes; all processes have to call."""
     if jax.process_count() == 1:
         return number
     return int(multihost_utils.broadcast_one_to_all(np.asarray(number, np.int32)))
 
 
-def main_first(fn):
-    """Calls `fn` in the main process, then in the others: they find what it left on disk."""
+def main_first(fn: Callable[[], Any]) -> Any:
+    """Calls `fn` in the main process, then in the others, which find what it left on disk."""
     if jax.process_count() == 1:
         return fn()
     # Not sync_global_devices, whose collective would time out while the main process works.
@@ -116,8 +122,8 @@ def main_first(fn):
         wait(key="main_first", timeout_ms=day)
 
 
-def in_main(fn):
-    """Calls `fn()` in the main process; where it raises, every process does.
+def in_main(fn: Callable[[], Any]) -> None:
+    """Calls `fn()` in the main process; if it raises, every process raises.
 
     Raises:
       What `fn` raises, in the main process; in the others a UserError.
@@ -132,35 +138,7 @@ def in_main(fn):
         raise error or UserError("the main process of this run ended; its message says why")
 
 
-def mean_over_devices(tree, axis_name):
-    """Averages a pytree over the devices of `axis_name`; None means that there is no such axis."""
-    return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
-
-
-def all_over_devices(flags, axis_name):
-    """Whether bool flags hold on every device of `axis_name`; None: there is no such axis."""
-    if axis_name is None:
-        return flags
-    return jax.lax.pmin(flags.astype(jnp.int32), axis_name) == 1
-
-
-def scan(body, carry, xs):
-    """`jax.lax.scan`, but without a loop on CPU.
-
-    XLA:CPU runs convolutions inside a loop on one thread: four parts of a VAE's batch took 640 ms
-    in a loop, 65 ms one after another. `unroll=True` will not do: with JAX 0.12 a loop of one step
-    remains, and in it a step of a DCGAN takes 9 s in place of 0.3, for strided gradients.
-    """
-    if jax.default_backend() != "cpu":
-        return jax.lax.scan(body, carry, xs)
-    ys = []
-    for i in range(len(jax.tree.leaves(xs)[0])):
-        carry, y = body(carry, jax.tree.map(lambda x, i=i: x[i], xs))
-        ys.append(y)
-    return carry, jax.tree.map(lambda *y: jnp.stack(y), *ys)
-
-
-def keep_heap():
+def keep_heap() -> None:
     """Makes the C library keep freed memory; call it before the first use of a device.
 
     XLA:CPU takes the working memory of a step anew each time. glibc gives blocks above 32 MB back
@@ -191,7 +169,7 @@ class Parallel:
     devices: tuple
 
     @classmethod
-    def create(cls, kind, num_devices=0):
+    def create(cls, kind: str, num_devices: int = 0) -> "Parallel":
         """Takes the first `num_devices` devices of all processes, 0 for all there are."""
         available = sorted(jax.devices(), key=lambda d: (d.process_index, d.id))
         if num_devices > len(available):
@@ -207,25 +185,20 @@ class Parallel:
         return cls(kind, tuple(available[: num_devices or len(available)]))
 
     @property
-    def axis_name(self):
-        """What a step has to average over by itself: "data" under pmap, else None."""
-        return AXIS if self.kind == "pmap" else None
-
-    @property
-    def size(self):
+    def size(self) -> int:
         return len(self.devices)
 
-    def round_up(self, batch_size):
-        """The next batch size that the devices divide."""
+    def round_up(self, batch_size: int) -> int:
+        """Returns the next batch size that the devices divide."""
         return -(-batch_size // self.size) * self.size
 
-    def rows(self, batch_size):
-        """The rows of a global batch that this process reads, a slice."""
+    def rows(self, batch_size: int) -> slice:
+        """Returns the rows of a global batch that this process reads."""
         share = batch_size // jax.process_count()
         return slice(jax.process_index() * share, (jax.process_index() + 1) * share)
 
     @functools.cached_property
-    def mesh(self):
+    def mesh(self) -> Mesh:
         return _mesh(self.devices)
 
     def _sharding(self, *spec):
@@ -237,8 +210,8 @@ class Parallel:
         local = [d for d in self.devices if d.process_index == jax.process_index()]
         return NamedSharding(_mesh(local), PartitionSpec(AXIS))
 
-    def shardings(self, tree):
-        """Where the leaves of a state live: whole on every device; fsdp cuts the large ones."""
+    def shardings(self, tree: Any) -> Any:
+        """Returns where the leaves of a state are: on every device; fsdp cuts the large ones."""
 
         def leaf(x):
             cuts = [d for d, n in enumerate(x.shape) if n % self.size == 0]
@@ -249,22 +222,22 @@ class Parallel:
 
         return jax.tree.map(leaf, tree)
 
-    def template(self, tree):
-        """What a checkpoint of this layout is restored into: shapes, dtypes and shardings."""
+    def template(self, tree: Any) -> Any:
+        """Returns what a checkpoint is restored into: shapes, dtypes and shardings."""
         return jax.tree.map(
             lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
             tree,
             self.shardings(tree),
         )
 
-    def init(self, fn):
-        """The pytree that the pure function `fn()` makes, on the devices, as a state lives."""
+    def init(self, fn: Callable[[], Any]) -> Any:
+        """Returns the pytree that the pure function `fn()` makes, on the devices as a state is."""
         if self.kind == "pmap":
             return self.replicate(jax.jit(fn)())
         return jax.jit(fn, out_shardings=self.shardings(jax.eval_shape(fn)))()
 
-    def replicate(self, tree):
-        """Puts a pytree of this process's arrays whole on every device."""
+    def replicate(self, tree: Any) -> Any:
+        """Puts a pytree of this process's arrays completely on every device."""
         if self.kind == "pmap":
             num = self._stacked.mesh.size
             stacked = jax.tree.map(lambda x: jnp.stack([x] * num), tree)
@@ -272,8 +245,8 @@ class Parallel:
         # A copy: the result is donated to the step, and the caller's arrays must outlive that.
         return jax.device_put(jax.tree.map(jnp.copy, tree), self._sharding())
 
-    def to_global(self, tree):
-        """A state as arrays of the whole run, one copy of each leaf: what a checkpoint saves."""
+    def to_global(self, tree: Any) -> Any:
+        """Returns a state with one copy of each leaf over all processes, as it is saved."""
         if self.kind != "pmap":
             return tree
 
@@ -286,20 +259,20 @@ class Parallel:
 
         return jax.tree.map(leaf, tree)
 
-    def from_global(self, tree):
-        """The inverse of `to_global`; `tree` is consumed."""
+    def from_global(self, tree: Any) -> Any:
+        """Undoes `to_global`; `tree` is consumed."""
         if self.kind != "pmap":
             return tree
         return self.replicate(jax.tree.map(lambda x: x.addressable_data(0), tree))
 
-    def to_local(self, tree):
-        """One whole copy on a device of this process, for figures; all processes have to ask."""
+    def to_local(self, tree: Any) -> Any:
+        """Returns a copy on one device of this process, for figures; all processes have to call."""
         if self.kind == "fsdp":
             whole = jax.tree.map(lambda _: self._sharding(), tree)
             tree = jax.jit(lambda x: x, out_shardings=whole)(tree)
         return jax.tree.map(lambda x: x.addressable_data(0), self.to_global(tree))
 
-    def shard(self, batch, stacked=False):
+    def shard(self, batch: Any, stacked: bool = False) -> Any:
         """Spreads this process's rows of a batch [b, ...] (stacked: [K, b, ...]) over devices."""
         if self.kind != "pmap":
             sharding = self._sharding(*((None, AXIS) if stacked else (AXIS,)))
@@ -316,38 +289,31 @@ class Parallel:
 
         return jax.device_put(jax.tree.map(split, batch), self._stacked)
 
-    def compile_train_step(self, train_step, state, steps_per_call=1, resident=False):
+    def compile_train_step(
+        self, train_step: Callable, state: Any, steps_per_call: int = 1
+    ) -> Callable:
         """Compiles a pure step; the state's buffers are donated.
 
         Args:
-          train_step: (state, batch) -> (state, metrics), made for this `axis_name`.
+          train_step: (state, batch[, dataset]) -> (state, metrics).
           state: the state, or its `jax.eval_shape`; only shapes matter.
           steps_per_call: steps per dispatch. With more than one, batches are stacked [K, B, ...].
-          resident: if True, the compiled step takes a third argument, the whole dataset on the
-            device as {"image", "label"}, and batches carry "index" and "slot" alone.
 
         Returns:
-          (state, batch[, dataset]) -> (state, metrics) over what `init`, `shard` return; the
-          metrics are stacked [K, ...] with more than one step per call.
+          The same function over what `init`, `shard` and `replicate` return; the metrics are
+          stacked [K, ...] with more than one step per call.
         """
 
-        def one(state, batch, dataset):
-            if resident:
-                batch = {**jax.tree.map(lambda x: x[batch["index"]], dataset), **batch}
-            return train_step(state, batch)
+        def several_steps(state, batches, *dataset):
+            return scan(lambda s, b: train_step(s, b, *dataset), state, batches)
 
-        def many(state, batches, dataset):
-            return scan(lambda s, b: one(s, b, dataset), state, batches)
-
-        step = one if steps_per_call == 1 else many
+        step = train_step if steps_per_call == 1 else several_steps
         if self.kind == "pmap":
-            compiled = jax.pmap(step, axis_name=AXIS, devices=self.devices, donate_argnums=0)
-        else:
-            shardings = (self.shardings(state), self._sharding())
-            compiled = jax.jit(step, out_shardings=shardings, donate_argnums=0)
-        return compiled if resident else functools.partial(_without_dataset, compiled)
+            return jax.pmap(step, axis_name=AXIS, devices=self.devices, donate_argnums=0)
+        shardings = (self.shardings(state), self._sharding())
+        return jax.jit(step, out_shardings=shardings, donate_argnums=0)
 
-    def compile_map(self, fn):
+    def compile_map(self, fn: Callable[[Any, Any], dict]) -> Callable:
         """Compiles `fn(tree, batch) -> {name: [B, ...]}`, row by row independent, over the devices.
 
         Returns:
@@ -370,8 +336,8 @@ class Parallel:
 
         return run
 
-    def compile_tree(self, fn):
-        """Compiles `fn(tree) -> tree`, over trees that live on the devices as a state does."""
+    def compile_tree(self, fn: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """Compiles `fn(tree) -> tree`, over trees that are on the devices as a state is."""
         if self.kind == "pmap":
             return jax.pmap(fn, axis_name=AXIS, devices=self.devices)
 
@@ -380,8 +346,8 @@ class Parallel:
 
         return run
 
-    def fetch(self, tree):
-        """A small replicated pytree (metrics) on the host."""
+    def fetch(self, tree: Any) -> Any:
+        """Copies a small replicated pytree (metrics) to the host."""
         if self.kind == "pmap":
             tree = jax.tree.map(lambda x: x.addressable_shards[0].data[0], tree)
         return jax.device_get(tree)
@@ -391,7 +357,3 @@ def _mesh(devices):
     # Not jax.make_mesh, which puts a TPU's devices into another order: `rows` counts on this one.
     # Auto axes: with explicit ones linen's Dropout raises.
     return Mesh(np.asarray(devices), (AXIS,), axis_types=(AxisType.Auto,))
-
-
-def _without_dataset(compiled, state, batch):
-    return compiled(state, batch, None)

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+from types import TracebackType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
@@ -12,17 +13,21 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 class StopOnSignal:
     """Turns the first SIGINT, SIGTERM, SIGHUP or SIGUSR1 into a request to stop.
 
-    Use as a context, in the main thread. `stop(step)` says whether a signal came. The second one
-    ends the process at once with code 128 + its number, and so does the first while there is
-    nothing to save. Both work while the main thread is inside a compilation: a thread of its own
-    listens, for Python's handlers would wait until the compiler returns.
+    To be used as a context, in the main thread. `stop(step)` tells whether a signal has come. The
+    second signal ends the process at once with code 128 + its number, and so does the first while
+    there is nothing to save. Both work while the main thread compiles: a separate thread listens,
+    because Python's handlers would wait until the compiler returns.
 
     Attributes:
-      received: the name of the signal that came, or None.
-      something_to_save: whether a stop is worth waiting for; set it when a step was done.
+      received: the name of the first signal, or None.
+      something_to_save: whether a step has been made, which a stop has to save; to be set by the
+        training loop.
     """
 
-    def __enter__(self):
+    received: str | None
+    something_to_save: bool
+
+    def __enter__(self) -> "StopOnSignal":
         self.received, self.something_to_save = None, False
         self._read, self._write = os.pipe()
         os.set_blocking(self._write, False)
@@ -37,7 +42,12 @@ class StopOnSignal:
         self._listener.start()
         return self
 
-    def __exit__(self, *exc_info):
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         signal.set_wakeup_fd(self._previous_fd)
         for signum, handler in self._previous.items():
             signal.signal(signum, handler)
@@ -45,7 +55,8 @@ class StopOnSignal:
         self._listener.join()
         os.close(self._read)
 
-    def _listen(self):
+    def _listen(self) -> None:
+        """Waits for signals until `__exit__` closes the pipe."""
         while received := os.read(self._read, 1):
             name = signal.Signals(received[0]).name
             if self.received or not self.something_to_save:
@@ -57,9 +68,10 @@ class StopOnSignal:
             self.received = name
             _say(f"{name}: saving after this step; once more ends at once")
 
-    def stop(self, step):
+    def stop(self, step: int) -> bool:
+        """Tells whether a signal has asked the run to stop after `step`."""
         return self.received is not None
 
 
-def _say(text):
+def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)

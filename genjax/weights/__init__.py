@@ -1,1 +1,1 @@
-"""Published weights: where they come from, how they are read safely, what we call them."""
+"""Published weights: where they are, how files of them are read safely, and our names for them."""

@@ -1,6 +1,6 @@
-"""Published Inception-v3 weights, as `genjax.models.inception.InceptionV3` wants them.
+"""Published Inception-v3 weights for `genjax.models.inception.InceptionV3`.
 
-The one place that knows both names. A module has the same name on both sides; of its arrays,
+Maps PyTorch's names to ours. A module has the same name in both; its arrays are
 
   PyTorch, [out, in, kh, kw] and [out, in]      ours, [kh, kw, in, out] and [in, out]
   NAME.conv.weight                              params/NAME/conv/kernel
@@ -10,6 +10,8 @@ The one place that knows both names. A module has the same name on both sides; o
 """
 
 import dataclasses
+import functools
+import os
 
 import flax.traverse_util
 import jax
@@ -17,6 +19,7 @@ import numpy as np
 
 from genjax.errors import UserError
 from genjax.models.inception import SIZE, InceptionV3
+from genjax.typing import Params
 from genjax.weights.published import INCEPTION, find
 from genjax.weights.read import read_arrays
 
@@ -27,30 +30,38 @@ _TORCH_NAMES = {
     ("batch_stats", "mean"): "running_mean",
     ("batch_stats", "var"): "running_var",
 }
-_UNUSED = ".num_batches_tracked"  # counts of training steps, which some files have
+_UNUSED = ".num_batches_tracked"  # counts of training steps, in some files
 
 
 @dataclasses.dataclass(frozen=True)
 class Provenance:
-    """Which weights a number was made with."""
+    """The origin of weights.
+
+    Attributes:
+      path: their file.
+      sha256: of the file's bytes.
+      published: whether they are those of the FID reference network.
+    """
 
     path: str
-    sha256: str  # of the file's bytes
-    published: bool  # whether they are those of the FID reference network
+    sha256: str
+    published: bool
 
 
-def load_inception(path=None):
+def load_inception(
+    path: str | os.PathLike | None = None,
+) -> tuple[dict[str, Params], Provenance]:
     """Reads the weights of the FID reference network.
 
     Args:
       path: a file with PyTorch's names (.pth, .safetensors or .npz); by default the published one,
-        which is downloaded if it is not there yet.
+        which is downloaded unless it exists.
 
     Returns:
-      (variables for `InceptionV3.apply`, float32 NumPy arrays; `Provenance`).
+      (variables for `InceptionV3.apply`, float32 NumPy arrays; their provenance).
 
     Raises:
-      UserError: the file cannot be had or read, or is not of this network.
+      UserError: the file cannot be downloaded or read, or is of another network.
     """
     path = find(INCEPTION, path)
     arrays, sha256 = read_arrays(path)
@@ -58,12 +69,15 @@ def load_inception(path=None):
     return from_torch(arrays, path), provenance
 
 
-def from_torch(arrays, path):
-    """Variables from {PyTorch name: array}; strict: every name and shape, and no others.
+def from_torch(arrays: dict[str, np.ndarray], path: str | os.PathLike) -> dict[str, Params]:
+    """Converts {PyTorch name: array} to variables; all names and shapes must be right.
 
     Args:
       arrays: as `read_arrays` returns them.
-      path: where they come from, for messages.
+      path: their file, for messages.
+
+    Raises:
+      UserError: an array is missing, unknown, not finite, or has another shape or type.
     """
     arrays = {name: array for name, array in arrays.items() if not name.endswith(_UNUSED)}
     wanted = torch_layout()
@@ -88,8 +102,9 @@ def from_torch(arrays, path):
     return flax.traverse_util.unflatten_dict(flat)
 
 
-def torch_layout():
-    """{PyTorch name: (path in our variables, PyTorch shape)} of all 472 arrays."""
+@functools.cache
+def torch_layout() -> dict[str, tuple[tuple[str, ...], tuple[int, ...]]]:
+    """Returns {PyTorch name: (path in our variables, PyTorch shape)} of all 472 arrays."""
     images = jax.ShapeDtypeStruct((1, SIZE, SIZE, 3), np.float32)
     variables = jax.eval_shape(InceptionV3().init, jax.random.key(0), images)
     layout = {}
@@ -101,6 +116,6 @@ def torch_layout():
     return layout
 
 
-def _to_linen(ndim):
-    """Axes of PyTorch's array in our order: OIHW -> HWIO, OI -> IO, O -> O."""
+def _to_linen(ndim: int) -> tuple[int, ...]:
+    """Returns the axes of PyTorch's array in our order: OIHW -> HWIO, OI -> IO, O -> O."""
     return {4: (2, 3, 1, 0), 2: (1, 0), 1: (0,)}[ndim]

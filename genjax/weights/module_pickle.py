@@ -1,13 +1,13 @@
-"""The tensors of PyTorch modules that were pickled as objects, as EDM and StyleGAN publish theirs.
+"""Reads the tensors of PyTorch modules pickled as objects, as EDM and StyleGAN publish theirs.
 
-Such a pickle brings the source code of its classes, and whoever unpickles it runs that. This
-follows the program without running any of it (see `pickle_program`): whatever a file names, makes
-or calls becomes a `_Made`, a record of what was asked for, and nothing else. Then the tensors are
-collected from what modules keep of themselves,
+Such a pickle contains the source code of its classes, which unpickling would run. This module
+follows the program without running any of it (see `pickle_program`): whatever a file names, creates
+or calls becomes a `_Call`, a record of the request, and nothing else. Then the tensors are
+collected from the states of the modules,
 
   {"_parameters": {name: tensor}, "_buffers": {name: tensor}, "_modules": {name: module}}.
 
-Their numbers are files of `torch.save` in bytes inside of the pickle.
+Their numbers are files of `torch.save` as bytes inside the pickle.
 """
 
 import dataclasses
@@ -15,6 +15,8 @@ import io
 import pickletools
 import warnings
 from typing import Any
+
+import numpy as np
 
 from genjax.weights.pickle_program import (
     ORDERED_DICT,
@@ -36,10 +38,13 @@ _VALUES += ("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BINUNICODE8", "BYTEARRAY
 
 # eq=False: nothing of a file is compared or hashed, which for nested tuples can take forever.
 @dataclasses.dataclass(eq=False)
-class _Made:
-    """What a file asks for and never gets: what is called, with what, and what it is given then.
+class _Call:
+    """A call that a file requests and that is never made.
 
-    Of a tensor, `state` is its array.
+    Attributes:
+      name: what is to be called.
+      arguments: with what.
+      state: what the result is to be given afterwards; for a tensor, its array.
     """
 
     name: str
@@ -47,16 +52,16 @@ class _Made:
     state: Any = None
 
 
-def read_module_pickle(data):
-    """{dotted name: array} of the modules in a pickled dict of objects, or in one object.
+def read_module_pickle(data: bytes) -> dict[str, np.ndarray]:
+    """Reads {dotted name: array} from a pickled module, or from the modules in a pickled dict.
 
-    Of {"ema": module, ...} the names begin with "ema."; what is no module is left out.
+    For {"ema": module, ...} the names start with "ema."; objects that are not modules are ignored.
 
     Raises:
       ValueError: the pickle is damaged or too long, or holds no modules.
     """
     top = _follow_all(data)
-    # A module may hold one many times, itself among them: what is looked at is counted.
+    # A module may contain another many times, or itself, so the number of visits is limited.
     waiting = list(top.items()) if type(top) is dict else [("", top)]
     arrays, count = {}, 0
     while waiting:
@@ -69,7 +74,7 @@ def read_module_pickle(data):
         join = lambda name, prefix=prefix: f"{prefix}.{name}" if prefix else name
         for kind in ("_parameters", "_buffers"):
             for name, value in _dict(state.get(kind)).items():
-                if type(value) is _Made and value.name == REBUILD_TENSOR and len(name) <= MAX_NAME:
+                if type(value) is _Call and value.name == REBUILD_TENSOR and len(name) <= MAX_NAME:
                     arrays[join(name)] = value.state
         waiting += [(join(name), child) for name, child in _dict(state.get("_modules")).items()]
     if not arrays:
@@ -77,9 +82,9 @@ def read_module_pickle(data):
     return arrays
 
 
-def _state(module):
-    """What a module keeps of itself, {name: value}, or None where it is no module."""
-    if type(module) is not _Made:
+def _state(module: Any) -> dict[str, Any] | None:
+    """Returns the attributes of a module, or None if it is not a module."""
+    if type(module) is not _Call:
         return None
     match module.arguments:
         # NVIDIA's persistent classes are called with everything.
@@ -88,7 +93,7 @@ def _state(module):
     return module.state if type(module.state) is dict else None
 
 
-def _dict(value):
+def _dict(value: Any) -> dict[str, Any]:
     return value if type(value) is dict else {}
 
 
@@ -97,8 +102,8 @@ _PARAMETER = "torch._utils _rebuild_parameter"
 _STORAGE = "torch.storage _load_from_bytes"
 
 
-def _follow_all(data):
-    """The value of the program in `data`: dicts, lists, tuples, `_Made` and plain values."""
+def _follow_all(data: bytes) -> Any:
+    """Returns the value of a program: dicts, lists, tuples, `_Call` and plain values."""
     stack, marks, memo = [], [], {}
     try:
         with warnings.catch_warnings(action="ignore"):  # of escapes in a damaged string
@@ -114,7 +119,10 @@ def _follow_all(data):
     return stack[0]
 
 
-def _follow(opcode, argument, stack, marks, memo):
+def _follow(
+    opcode: str, argument: Any, stack: list[Any], marks: list[int], memo: dict[int, Any]
+) -> None:
+    """Applies one instruction to the machine's stack, marks and memo."""
     match opcode:
         case "PROTO" | "FRAME" | "STOP":
             pass
@@ -134,7 +142,7 @@ def _follow(opcode, argument, stack, marks, memo):
             stack.append(tuple(pop_from(stack, len(stack) - int(opcode[-1]))))
         case "TUPLE":
             stack.append(tuple(pop_from(stack, marks.pop())))
-        case "EMPTY_LIST" | "EMPTY_SET":  # of a set all that matters is that it is there
+        case "EMPTY_LIST" | "EMPTY_SET":  # the elements of sets do not matter
             stack.append([])
         case "FROZENSET":
             stack.append(pop_from(stack, marks.pop()))
@@ -146,7 +154,7 @@ def _follow(opcode, argument, stack, marks, memo):
             stack.append({})
         case "SETITEM" | "SETITEMS":
             items = pop_from(stack, marks.pop() if opcode == "SETITEMS" else len(stack) - 2)
-            # Other keys than names are of no interest; a subclass's items neither.
+            # Keys that are not names do not matter, nor do the items of subclasses.
             if type(stack[-1]) is dict:
                 pairs = zip(items[::2], items[1::2], strict=True)
                 stack[-1].update((key, value) for key, value in pairs if type(key) is str)
@@ -165,17 +173,17 @@ def _follow(opcode, argument, stack, marks, memo):
             arguments, called = stack.pop(), stack.pop()
             if type(called) is not Name:
                 raise ValueError("its pickle calls something that has no name")
-            stack.append(_made_by(called.text, arguments))
+            stack.append(_result_of(called.text, arguments))
         case "BUILD":
             state = stack.pop()
-            if type(stack[-1]) is _Made and stack[-1].name != REBUILD_TENSOR:
+            if type(stack[-1]) is _Call and stack[-1].name != REBUILD_TENSOR:
                 stack[-1].state = state
         case _:
             raise ValueError(f"its pickle has the instruction {opcode}, which no weights need")
 
 
-def _made_by(name, arguments):
-    """What stands for the result of a call: of what is needed, its meaning; of all else, a name."""
+def _result_of(name: str, arguments: Any) -> Any:
+    """Returns what stands for the result of a call: its value if it is needed, else a `_Call`."""
     match name, arguments:
         case str(), () if name == ORDERED_DICT:
             return {}
@@ -185,16 +193,16 @@ def _made_by(name, arguments):
             name == REBUILD_TENSOR
         ):
             tensor = tensor_of(storage, offset, shape, strides)
-            return _Made(REBUILD_TENSOR, (), tensor.array(buffer))
-        case str(), (_Made(name=inner) as tensor, *_) if (
+            return _Call(REBUILD_TENSOR, (), tensor.array(buffer))
+        case str(), (_Call(name=inner) as tensor, *_) if (
             name == _PARAMETER and inner == REBUILD_TENSOR
         ):
             return tensor
-    # So that no other call passes for a tensor.
-    return _Made("" if name == REBUILD_TENSOR else name, arguments)
+    # A call under a tensor's name that is not one loses the name, so as not to pass for one.
+    return _Call("" if name == REBUILD_TENSOR else name, arguments)
 
 
-def _text(value):
+def _text(value: Any) -> str:
     if type(value) is not str:
         raise ValueError("its pickle is damaged")
     return value

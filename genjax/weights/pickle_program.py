@@ -1,14 +1,16 @@
-"""What a PyTorch checkpoint says of its tensors, read without unpickling.
+"""Reads the pickle of a PyTorch checkpoint, which describes its tensors, without unpickling.
 
-A pickle is a program for a stack machine that can call anything it can name. This reads the
-program (`pickletools.genops` parses, and runs nothing) and follows the few instructions that
-`torch.save` needs for a dict of tensors, in pickle protocol 2. The names below are labels here: no
-name in a file is ever looked up, nothing is called. All else is a ValueError.
+A pickle is a program for a stack machine that can call anything it can name. This module parses the
+program (`pickletools.genops` runs nothing) and follows the few instructions that `torch.save` needs
+for a dict of tensors, in pickle protocol 2. The names below are only compared: no name in a file is
+ever looked up, nothing is called. Anything else is a ValueError.
 """
 
 import dataclasses
+import io
 import pickletools
 import warnings
+from typing import Any
 
 import numpy as np
 
@@ -32,7 +34,13 @@ REBUILD_TENSOR = "torch._utils _rebuild_tensor_v2"
 # eq=False: nothing of a file is compared or hashed, which for nested tuples can take forever.
 @dataclasses.dataclass(frozen=True, eq=False)
 class Storage:
-    """A run of numbers that tensors look at: `size` elements, kept in the file under `key`."""
+    """Consecutive numbers that tensors are views of.
+
+    Attributes:
+      dtype: of the numbers.
+      key: their name in the file.
+      size: number of elements.
+    """
 
     dtype: np.dtype
     key: str
@@ -41,19 +49,23 @@ class Storage:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Tensor:
-    """How a tensor looks at its storage; offset and strides are counted in elements."""
+    """A view of a storage; offset and strides are counted in elements."""
 
     storage: Storage
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
 
-    def array(self, buffer):
-        """The tensor as a read-only view of its storage's bytes; ValueError if it sticks out."""
+    def array(self, buffer: bytes | memoryview) -> np.ndarray:
+        """Returns the tensor as a read-only view of the storage's bytes.
+
+        Raises:
+          ValueError: the view is larger than the storage, or reaches past it.
+        """
         size, dtype = self.storage.size, self.storage.dtype
         if len(buffer) != size * dtype.itemsize:
-            raise ValueError(f"storage {self.storage.key!a:.40} has not the size it should have")
-        # One element seen twice would make small files into arrays of any size.
+            raise ValueError(f"storage {self.storage.key!a:.40} does not have the stated size")
+        # Views with elements in common would make small files into arrays of any size.
         count, limit = 1, max(size, 1)
         for length in self.shape:
             count *= length
@@ -74,13 +86,14 @@ class Name:
     text: str
 
 
-def interpret(stream):
-    """The value of the program at the position of a binary stream, which is left behind its end.
+def interpret(stream: io.BytesIO) -> Any:
+    """Returns the value of the program at the position of a stream, and moves to the program's end.
 
-    Made of dicts with str keys, lists, tuples, `Tensor`, `Storage`, str, int, bool and None.
+    The value consists of dicts with str keys, lists, tuples, `Tensor`, `Storage`, str, int, bool
+    and None.
 
     Raises:
-      ValueError: the program is damaged, too long, or would do more than make such a value.
+      ValueError: the program is damaged, too long, or would do more than build such a value.
     """
     start = stream.tell()
     stack, marks, memo = [], [], {}
@@ -97,7 +110,10 @@ def interpret(stream):
     return stack[0]
 
 
-def _follow(opcode, argument, stack, marks, memo):
+def _follow(
+    opcode: str, argument: Any, stack: list[Any], marks: list[int], memo: dict[int, Any]
+) -> None:
+    """Applies one instruction to the machine's stack, marks and memo."""
     match opcode:
         case "PROTO":
             if argument != 2:
@@ -139,7 +155,7 @@ def _follow(opcode, argument, stack, marks, memo):
             stack.append(_storage(stack.pop()))
         case "REDUCE":
             arguments, name = stack.pop(), stack.pop()
-            stack.append(_made_by(_expect(name, Name).text, _expect(arguments, tuple)))
+            stack.append(_result_of(_expect(name, Name).text, _expect(arguments, tuple)))
         case "BUILD":  # attributes of an OrderedDict: the versions of PyTorch's modules
             _expect(stack.pop(), dict)
             _expect(stack[-1], dict)
@@ -147,8 +163,8 @@ def _follow(opcode, argument, stack, marks, memo):
             raise ValueError(f"its pickle has the instruction {opcode}, which no weights need")
 
 
-def pop_from(stack, index):
-    """The values from `index` on, taken off the stack; IndexError where it has no such place."""
+def pop_from(stack: list[Any], index: int) -> list[Any]:
+    """Takes the values from `index` on off the stack; an IndexError if it has no such index."""
     if not 0 <= index <= len(stack):
         raise IndexError
     items = stack[index:]
@@ -156,14 +172,14 @@ def pop_from(stack, index):
     return items
 
 
-def _expect(value, kind):
+def _expect(value: Any, kind: type) -> Any:
     if type(value) is not kind:
         raise ValueError(f"its pickle has a {type(value).__name__} instead of a {kind.__name__}")
     return value
 
 
-def _storage(identity):
-    """("storage", type, key, device, size[, None]), as `torch.save` refers to bytes elsewhere."""
+def _storage(identity: Any) -> Storage:
+    """Parses ("storage", type, key, device, size[, None]), a reference to bytes elsewhere."""
     match identity:
         case ("storage", Name(text=name), str(key), str(), int(size)) | (
             "storage",
@@ -177,15 +193,16 @@ def _storage(identity):
     raise ValueError("its pickle refers to something that is not a storage")
 
 
-def tensor_of(storage, offset, shape, strides, *_):
-    """A `Tensor`, as `_rebuild_tensor_v2` is called; the rest is its gradient and hooks."""
+def tensor_of(storage: Storage, offset: Any, shape: Any, strides: Any) -> Tensor:
+    """Returns the tensor of these arguments of `_rebuild_tensor_v2`; a ValueError if it is none."""
     right = type(shape) is tuple and type(strides) is tuple and len(shape) == len(strides) <= 8
     if not right or not all(type(n) is int and n >= 0 for n in (offset, *shape, *strides)):
         raise ValueError("its pickle makes something that is not a tensor")
     return Tensor(storage, offset, shape, strides)
 
 
-def _made_by(name, arguments):
+def _result_of(name: str, arguments: tuple) -> dict | Tensor:
+    """Returns the result of the call of a name; the last arguments of a tensor do not matter."""
     match name, arguments:
         case (str(), ()) if name == ORDERED_DICT:
             return {}

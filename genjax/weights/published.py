@@ -1,16 +1,17 @@
-"""Where published weights come from, and where they are on this machine."""
+"""Published weights: where they come from, and where they are on this machine."""
 
 import dataclasses
+import os
 from pathlib import Path
 
-from genjax.data.sources import cache_root
 from genjax.download import RemoteFile, fetch
 from genjax.errors import UserError
+from genjax.files import cache_root
 
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-    """A file of weights as its publisher has it, and under what licence."""
+    """A published file of weights and its licence."""
 
     file: RemoteFile
     licence: str
@@ -31,7 +32,7 @@ _KERAS = "https://storage.googleapis.com/tensorflow/keras-applications/"
 _NOTOP = "weights_tf_dim_ordering_tf_kernels_notop.h5"
 _VGG_LICENCE = "CC-BY-4.0"  # of the original Caffe models
 
-# The convolutions of VGG, by the variant and the depth of `genjax.models.vgg`.
+# The convolutions of VGG, by variant and depth as in `genjax.models.vgg`.
 VGG = {
     ("keras", 16): Published(
         RemoteFile(
@@ -64,14 +65,17 @@ VGG = {
 }
 
 
-def find(published, path=None):
-    """Path of a file of weights: the one given, else the published one, downloaded if need be.
+def find(published: Published, path: str | os.PathLike | None = None) -> Path:
+    """Finds a file of weights.
 
-    Downloads are kept in, and files put there by hand taken from, `cache_root()/weights`; those are
-    verified. A given file is not: it may be another one on purpose; its reader tells its SHA-256.
+    Args:
+      published: the file that is downloaded, unless it exists, to `cache_root()/weights`, and
+        verified.
+      path: a file to use instead. It is not verified: it may be another one on purpose, and its
+        reader reports its SHA-256.
 
     Raises:
-      UserError: there is no such file, it cannot be had, or is not the one expected.
+      UserError: there is no such file, it cannot be downloaded, or is not the published one.
     """
     if path is None:
         return fetch(published.file, cache_root() / "weights")
@@ -80,6 +84,6 @@ def find(published, path=None):
         file = published.file
         raise UserError(
             f"there are no weights at {path}; {file.name} ({file.digest}) is published at "
-            f"{file.url}: download it to that place"
+            f"{file.url}: download it to that path"
         )
     return path

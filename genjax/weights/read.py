@@ -1,29 +1,34 @@
-"""Reads any file of weights, and runs none."""
+"""Reads weights from files of any kind, without running anything in them."""
 
 import hashlib
+import os
 from pathlib import Path
 
-from genjax.errors import UserError
+import numpy as np
+
+from genjax import archives
+from genjax.errors import UserError, one_line
 from genjax.weights import hdf5
-from genjax.weights.formats import read_npz, read_safetensors, read_stored_zip
+from genjax.weights.formats import read_safetensors
 from genjax.weights.module_pickle import read_module_pickle
 from genjax.weights.torch_files import LEGACY_START, read_torch_legacy, read_torch_zip
 
-MAX_BYTES = 2**30  # they are read as a whole
+MAX_BYTES = 2**30  # of a file; it is read into memory
 
 
-def read_arrays(path):
-    """Arrays of a file of PyTorch (a dict of tensors), safetensors, NumPy (npz, uncompressed), HDF5
-    (as Keras saves weights) or a pickle of PyTorch's modules (as EDM's are).
+def read_arrays(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], str]:
+    """Reads the arrays of a file of weights.
 
-    The kind is told by the contents. Nothing in the file is run, and it cannot take more memory
-    than twice its size.
+    The contents tell which kind of file it is: PyTorch (a dict of tensors), safetensors, NumPy
+    (npz), HDF5 (as Keras saves weights) or a pickle of PyTorch's modules (as EDM's are). Nothing in
+    the file is run. It takes at most twice its size in memory, and a compressed npz what
+    `genjax.archives` allows.
 
     Returns:
-      ({name: read-only array}, SHA-256 of the very bytes that were read).
+      ({name: read-only array}, SHA-256 of the bytes that were read).
 
     Raises:
-      UserError: it cannot be read, or holds something other than arrays.
+      UserError: the file cannot be read, or contains anything but arrays.
     """
     path = Path(path)
     try:
@@ -37,16 +42,15 @@ def read_arrays(path):
     try:
         return _arrays(data), hashlib.sha256(data).hexdigest()
     except ValueError as error:
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(f"cannot read the weights {path}: {reason}") from error
+        raise UserError(f"cannot read the weights {path}: {one_line(error)[:300]}") from error
 
 
-def _arrays(data):
-    if data.startswith(b"PK\x03\x04"):
-        members = read_stored_zip(data)
-        if members and all(name.endswith(".npy") for name in members):
-            return read_npz(members)
-        return read_torch_zip(members)
+def _arrays(data: bytes) -> dict[str, np.ndarray]:
+    if data.startswith(archives.START):
+        names = archives.member_names(data)
+        if names and all(name.endswith(".npy") for name in names):
+            return archives.read_npz(data)
+        return read_torch_zip(archives.read_stored_zip(data))
     if data.startswith(LEGACY_START):
         return read_torch_legacy(data)
     if data.startswith(hdf5.MAGIC):

@@ -1,23 +1,33 @@
-"""Files of `torch.save` that hold one dict of tensors: the zip format, and the one before it.
+"""Reads files of `torch.save` with one dict of tensors: the zip format, and the one before it.
 
 Since 1.6 (2020) PyTorch writes a zip archive: NAME/data.pkl is a pickle that refers to storages,
 and NAME/data/KEY are their bytes. Before, it wrote one stream: pickles of a magic number, of the
 protocol, of the machine's properties, of the object and of the list of storage keys; then for each
-of these keys the number of elements (int64) and the bytes. By its size, the published Inception is
-of the older kind: it has 86,791 bytes beside its numbers, where a zip needs 113,529 at least.
+of these keys the number of elements (int64) and the bytes. The published Inception has the older
+format, as its size shows: 86,791 bytes more than its numbers, where a zip needs at least 113,529.
 """
 
 import io
 import struct
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
 
 from genjax.weights.pickle_program import Storage, Tensor, interpret
+
+Buffers = Mapping[str, bytes | memoryview]  # of storages, by their keys
 
 LEGACY_START = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # the magic number, pickled
 _LEGACY_PROTOCOL = 1001
 
 
-def read_torch_zip(members):
-    """{name: array} from the members of the archive, {name: bytes}; ValueError if it is not one."""
+def read_torch_zip(members: dict[str, bytes]) -> dict[str, np.ndarray]:
+    """Reads {name: array} from the members {name: bytes} of a zip archive.
+
+    Raises:
+      ValueError: the archive is damaged, or not one of a dict of tensors.
+    """
     programs = [name for name in members if name.endswith("/data.pkl")]
     if len(programs) != 1:
         raise ValueError("it has not exactly one data.pkl")
@@ -32,16 +42,24 @@ def read_torch_zip(members):
     return _arrays(_tensors(interpret(io.BytesIO(members[programs[0]]))), buffers)
 
 
-def read_torch_legacy(data):
-    """{name: array} from the bytes of a file; ValueError if it is not one."""
+def read_torch_legacy(data: bytes) -> dict[str, np.ndarray]:
+    """Reads {name: array} from the bytes of a file in the older format.
+
+    Raises:
+      ValueError: the file is damaged, or not one of a dict of tensors.
+    """
     stream = _legacy_stream(data)
     tensors = _tensors(interpret(stream))
     dtypes = {tensor.storage.key: tensor.storage.dtype for tensor in tensors.values()}
     return _arrays(tensors, _legacy_buffers(data, stream, dtypes))
 
 
-def read_torch_storage(data):
-    """(`Storage`, its bytes) from those of a file of one storage; ValueError if it is not one."""
+def read_torch_storage(data: bytes | bytearray) -> tuple[Storage, bytes | memoryview]:
+    """Reads a storage and its numbers from the bytes of a file of one storage.
+
+    Raises:
+      ValueError: the file is damaged, or not one of a storage.
+    """
     stream = _legacy_stream(data)
     storage = interpret(stream)
     if type(storage) is not Storage:
@@ -52,8 +70,8 @@ def read_torch_storage(data):
     return storage, buffers[storage.key]
 
 
-def _legacy_stream(data):
-    """A stream of the bytes of a file, where its object begins."""
+def _legacy_stream(data: bytes | bytearray) -> io.BytesIO:
+    """Opens the bytes of a file at the start of its object."""
     if not data.startswith(LEGACY_START):
         raise ValueError("it holds a storage in another format")
     stream = io.BytesIO(data)
@@ -66,29 +84,31 @@ def _legacy_stream(data):
     return stream
 
 
-def _legacy_buffers(data, stream, dtypes):
-    """{key: bytes} of the storages {key: dtype}, which stand behind the object, to the very end."""
+def _legacy_buffers(
+    data: bytes | bytearray, stream: io.BytesIO, dtypes: dict[str, np.dtype]
+) -> Buffers:
+    """Reads the storages {key: dtype}, which follow the object and end with the file."""
     keys = interpret(stream)
     if type(keys) is not list or not all(type(key) is str for key in keys):
         raise ValueError("it has no list of its storages")
 
-    contents, position, buffers = memoryview(data), stream.tell(), {}
+    contents, position, buffers = memoryview(data).toreadonly(), stream.tell(), {}
     for key in keys:
         if key not in dtypes or key in buffers:
             raise ValueError(f"storage {key!a:.40} belongs to no tensor")
         if position + 8 > len(data):
             raise ValueError("it is cut off")
         (size,) = struct.unpack_from("<q", data, position)
-        begin, position = position + 8, position + 8 + size * dtypes[key].itemsize
-        if not begin <= position <= len(data):
+        start, position = position + 8, position + 8 + size * dtypes[key].itemsize
+        if not start <= position <= len(data):
             raise ValueError("it is cut off")
-        buffers[key] = contents[begin:position]
+        buffers[key] = contents[start:position]
     if position != len(data):
-        raise ValueError("there is something behind its end")
+        raise ValueError("there are bytes after its end")
     return buffers
 
 
-def _tensors(value):
+def _tensors(value: Any) -> dict[str, Tensor]:
     if type(value) is not dict:
         raise ValueError("it holds something other than a dict of tensors")
     for name, tensor in value.items():
@@ -97,7 +117,7 @@ def _tensors(value):
     return value
 
 
-def _arrays(tensors, buffers):
+def _arrays(tensors: dict[str, Tensor], buffers: Buffers) -> dict[str, np.ndarray]:
     arrays = {}
     for name, tensor in tensors.items():
         if tensor.storage.key not in buffers:

@@ -1,16 +1,20 @@
 """DDPM U-Nets as diffusers' `UNet2DModel` saves them, such as google/ddpm-cifar10-32's.
 
-That one was trained on `ddpm_linear` with target "eps", and takes x as it is (sigma_data = 1).
-The one place that knows both names. Modules as in `genjax.models.unet`; of their arrays,
+That one was trained with the process `ddpm_linear` and the target "eps", and takes x unscaled
+(sigma_data = 1). Maps diffusers' names to those of the modules in `genjax.models.unet`; their
+arrays are
 
   diffusers, [out, in, kh, kw] and [out, in]     ours, [kh, kw, in, out] and [in, out]
   NAME.weight, .bias                             NAME/kernel, /bias; of norms /scale, /bias
-  ATTENTION.to_q, .to_k, .to_v                   ATTENTION/qkv, next to each other
+  ATTENTION.to_q, .to_k, .to_v                   ATTENTION/qkv, concatenated
 
-Files from before diffusers 0.15 say query, key, value and proj_attn.
+Files from before diffusers 0.15 have query, key, value and proj_attn.
 """
 
+import os
 import re
+from collections.abc import Mapping
+from typing import Any
 
 import flax.traverse_util
 import jax
@@ -18,6 +22,7 @@ import numpy as np
 
 from genjax.errors import UserError
 from genjax.models.unet import UNet
+from genjax.typing import AnyArray, Params
 
 _OLDER = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 _RES = {"time": "time_emb_proj", "skip": "conv_shortcut"}
@@ -32,13 +37,18 @@ _TOP = {
 }
 
 
-def from_diffusers(arrays, size, path="given"):
-    """(`UNet` of variant "ddpm", parameters) of {diffusers' name: array}.
+def from_diffusers(
+    arrays: Mapping[str, AnyArray], size: int, path: str | os.PathLike = "given"
+) -> tuple[UNet, Params]:
+    """Converts {diffusers' name: array} to a network and its parameters.
 
     Args:
-      arrays: every name and shape, and no others.
+      arrays: all of a network; all names and shapes must be right.
       size: side of its images.
-      path: for the message.
+      path: for messages.
+
+    Returns:
+      (`UNet` of variant "ddpm", float32 NumPy arrays).
 
     Raises:
       UserError: they are not of such a network.
@@ -50,10 +60,10 @@ def from_diffusers(arrays, size, path="given"):
         shapes = _shapes(network, size, arrays["conv_in.weight"].shape[1])
     except (KeyError, IndexError, ValueError) as error:
         raise UserError(f"{where}{error} is missing") from error
-    params, wanted = {}, set()
+    params, known = {}, set()
     for path_, shape in shapes.items():
         names = _names(path_, len(network.multipliers))
-        wanted.update(names)
+        known.update(names)
         parts = []
         for name in names:
             if name not in arrays:
@@ -66,22 +76,22 @@ def from_diffusers(arrays, size, path="given"):
         if array.shape != shape:
             raise UserError(f"{where}{names[0]} has the shape {arrays[names[0]].shape}")
         params[path_] = np.ascontiguousarray(array)
-    extra = sorted(set(arrays) - wanted)
+    extra = sorted(set(arrays) - known)
     if extra:
         raise UserError(f"{where}they have {extra[0]!a:.80} too")
     return network, flax.traverse_util.unflatten_dict(params)
 
 
-def has_diffusers_names(network, params):
-    """Whether diffusers has names for all parameters of a network."""
+def has_diffusers_names(network: Any, params: Params) -> bool:
+    """Tells whether diffusers has names for all parameters of a network."""
     plain = isinstance(network, UNet) and network.variant == "ddpm"
     if not plain or network.num_classes or network.patch_size > 1:
         return False
-    return params["time1"]["kernel"].shape[0] == network.channels  # told one time
+    return params["time1"]["kernel"].shape[0] == network.channels  # one time, not two
 
 
-def to_diffusers(network, params):
-    """{diffusers' name: array}, the inverse of `from_diffusers`."""
+def to_diffusers(network: UNet, params: Params) -> dict[str, np.ndarray]:
+    """Converts parameters to {diffusers' name: array}, the inverse of `from_diffusers`."""
     flat = flax.traverse_util.flatten_dict(params)
     out = {}
     for path in flat:
@@ -93,14 +103,16 @@ def to_diffusers(network, params):
     return out
 
 
-def _newer(name):
+def _newer(name: str) -> str:
+    """Returns today's name of an array in an older file."""
     parts = name.split(".")
     if "attentions" in parts:
         parts = [_OLDER.get(part, part) for part in parts]
     return ".".join(parts)
 
 
-def _architecture(arrays, size):
+def _architecture(arrays: dict[str, np.ndarray], size: int) -> UNet:
+    """Returns the network whose arrays these are."""
     channels = arrays["conv_in.weight"].shape[0]
     stages = 1 + max(int(n.split(".")[1]) for n in arrays if n.startswith("down_blocks."))
     blocks = 1 + max(int(n.split(".")[3]) for n in arrays if n.startswith("down_blocks.0.resnets."))
@@ -116,22 +128,22 @@ def _architecture(arrays, size):
     return UNet(channels, multipliers, blocks, attention, "ddpm")
 
 
-def _shapes(network, size, channels):
-    """{path in our parameters: shape}."""
+def _shapes(network: UNet, size: int, channels: int) -> dict[tuple[str, ...], tuple[int, ...]]:
+    """Returns {path in our parameters: shape}."""
     images = jax.ShapeDtypeStruct((1, size, size, channels), np.float32)
     times = jax.ShapeDtypeStruct((1,), np.float32)
     params = jax.eval_shape(network.init, jax.random.key(0), images, times)["params"]
     return {k: v.shape for k, v in flax.traverse_util.flatten_dict(params).items()}
 
 
-def _names(path, stages):
-    """diffusers' names of one of our arrays: three for a `qkv`."""
+def _names(path: tuple[str, ...], stages: int) -> list[str]:
+    """Returns diffusers' names of one of our arrays: three for a `qkv`."""
     *modules, kind = path
     kind = {"kernel": "weight", "scale": "weight", "bias": "bias"}[kind]
     first, *rest = modules
-    found = re.fullmatch(r"(down|up)(\d+)_(\w+?)(_attention)?", first)
-    if found:
-        way, stage, block, attention = found.groups()
+    match = re.fullmatch(r"(down|up)(\d+)_(\w+?)(_attention)?", first)
+    if match:
+        way, stage, block, attention = match.groups()
         stage = int(stage) if way == "down" else stages - 1 - int(stage)
         top = f"{way}_blocks.{stage}."
         if block == "halve":

@@ -1,6 +1,6 @@
-"""The builders: right pixels, labels and keys, no TensorFlow, and clear ends to all that can fail.
+"""The builders: correct pixels, labels and keys, no TensorFlow, and one line for every failure.
 
-No test needs the network: original-format files are written here, with checksums to match.
+No test needs the network: files in the original formats are written here, with their checksums.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ IDX_DATASETS = ["mnist", "fashion_mnist"]
 
 
 def read(name, data_dir, split):
-    """Examples as a user reads them: by name, from the folder."""
+    """Reads examples as a user does: by name, from the folder."""
     return list(tfds.data_source(name, data_dir=data_dir, split=split))
 
 
@@ -61,7 +61,7 @@ def tar_file(members):
 
 @pytest.fixture
 def idx_originals(tmp_path, monkeypatch):
-    """Function: puts small original files of a dataset by hand into place, returns the arrays."""
+    """A function that writes small original files of a dataset and returns their arrays."""
 
     def write(name):
         folder = tmp_path / "downloads" / name
@@ -81,7 +81,7 @@ def idx_originals(tmp_path, monkeypatch):
 
 
 def cifar_members(expected):
-    """Members of CIFAR-10's archive for 50 training and 10 test examples."""
+    """Returns the members of CIFAR-10's archive for 50 training and 10 test examples."""
     members = {"cifar-10-batches-bin/batches.meta.txt": b"\n".join(b"c%d" % i for i in range(10))}
     members["cifar-10-batches-bin/batches.meta.txt"] += b"\n\n"
     for split, parts in (("train", 5), ("test", 1)):
@@ -323,7 +323,7 @@ def test_no_network(name, tmp_path, monkeypatch):
 
 @pytest.fixture
 def server(tmp_path):
-    """Local web server: (folder that it serves, its URL)."""
+    """A local web server: (folder that it serves, its URL)."""
     root = tmp_path / "server"
     root.mkdir()
 
@@ -383,7 +383,7 @@ def test_a_connection_cut_in_the_middle(tmp_path):
         httpd.shutdown()
     assert f"{url}/a.gz" in message_of(error) and str(tmp_path) in message_of(error)
     assert not list(tmp_path.iterdir())
-    # And nobody listens there any more.
+    # And now nothing listens on that port.
     with pytest.raises(UserError, match="refused"):
         download.fetch(download.RemoteFile(f"{url}/a.gz", 0, ""), tmp_path)
     assert not list(tmp_path.iterdir())

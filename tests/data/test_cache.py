@@ -1,4 +1,4 @@
-"""The cache after anything that can happen to its files and to the processes that write it."""
+"""The cache when its files are damaged, its processes killed, or its disk is full."""
 
 import json
 import multiprocessing
@@ -63,7 +63,7 @@ def damage(path, fault):
     elif fault == "zero":
         path.write_bytes(bytes(len(content)))
     else:
-        # In an array a value; in the JSON a letter of a name, and it is JSON still.
+        # In an array a value; in the JSON a letter of a name, so that it remains JSON.
         place = content.index(b"empty") if path.suffix == ".json" else len(content) - 1
         content[place] ^= 1
         path.write_bytes(content)
@@ -112,9 +112,9 @@ def test_a_cache_that_cannot_be_written_can_be_read(pictures, own_cache, monkeyp
     before = everything(load(pictures))
 
     def no_lock(folder):
-        raise AssertionError("nothing has to be made")
+        raise AssertionError("nothing has to be written")
 
-    monkeypatch.setattr(cache, "_alone", no_lock)
+    monkeypatch.setattr(cache, "_locked", no_lock)
     assert_equal(everything(load(pictures)), before)
 
 
@@ -155,7 +155,7 @@ def _decode_slowly(pictures):
 
 
 def _while_decoding(pictures, arrays):
-    """A process that has begun to write, and the folder that it writes into."""
+    """Starts a process; returns it once it writes, and the folder that it writes into."""
     process = multiprocessing.get_context("spawn").Process(target=_decode_slowly, args=(pictures,))
     process.start()
     while not (found := list(arrays.glob(".*/images.npy"))):
@@ -202,7 +202,7 @@ def test_without_locks_it_still_works(pictures, own_cache, monkeypatch):
     partial.mkdir()
     shutil.rmtree(next(p for p in (own_cache / "arrays").iterdir() if p != partial))
     assert_equal(everything(load(pictures)), first)
-    assert partial.exists()  # who knows whose it is
+    assert partial.exists()  # a living process may own it
 
 
 # --- no room, no permission ---
@@ -263,7 +263,7 @@ def test_a_full_disk_at_any_file(pictures, own_cache, monkeypatch, name):
             load(pictures)
     assert "No space left" in message_of(error) and "GENJAX_CACHE" in str(error.value)
     assert not list((own_cache / "arrays").iterdir())
-    load(pictures)  # and with room again all is well
+    load(pictures)  # works again when there is room
 
 
 def test_an_interruption_leaves_nothing(pictures, own_cache, monkeypatch):

@@ -177,7 +177,7 @@ def test_a_prepared_tfds_directory_is_read(tmp_path):
     class TwoColours(tfds.core.GeneratorBasedBuilder):
         VERSION = tfds.core.Version("2.1.0")
         name = "two_colours"
-        pkg_dir_path = tmp_path  # TFDS looks for a README beside the builder
+        pkg_dir_path = tmp_path  # TFDS looks for a README next to the builder
 
         def _info(self):
             features = {

@@ -1,4 +1,4 @@
-"""Pictures of every kind that folders hold, under both policies and both loaders."""
+"""Pictures of every kind that folders contain, with both policies and both loaders."""
 
 import errno
 import io
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.faults import images as faults
+from faults import images as faults
 from genjax.data import images
 from genjax.data.dataset import load_dataset
 from genjax.data.sources import find_source
@@ -173,7 +173,7 @@ def test_what_is_skipped_is_told_again_from_the_cache(tmp_path, capsys):
     assert all("2 of 36 pictures" in t and "07.png: the file is empty" in t for t in told)
     assert "decoding" in first[0] and "decoding" not in again[0]
     assert "looking for" in first[1] and "looking for" not in again[1]
-    with pytest.raises(UserError, match="07.png"):  # whatever an earlier run cached
+    with pytest.raises(UserError, match="07.png"):  # although an earlier run skipped it
         load_dataset(source, (8, 8, 3))
 
 

@@ -1,4 +1,4 @@
-"""Sources: any example by its place, in any process, and what becomes of damaged TFDS files."""
+"""Sources: any example by its position, in any process; damaged TFDS files are errors."""
 
 import json
 import os
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genjax.data import builders, sources
+from genjax.data import builders, folder, tfds
 from genjax.data.dataset import load_dataset
 from genjax.data.sources import find_source
 from genjax.errors import UserError
@@ -57,10 +57,12 @@ def test_examples_are_read_by_their_places_in_any_order(kind, prepared, tmp_path
 
 
 def test_places_are_those_of_tfds(prepared):
-    import tensorflow_datasets as tfds
+    import tensorflow_datasets
 
     source = find_source("digits", "test[10:60]", str(prepared))
-    examples = list(tfds.data_source("digits", data_dir=prepared, split="test"))[10:60]
+    examples = list(tensorflow_datasets.data_source("digits", data_dir=prepared, split="test"))[
+        10:60
+    ]
     images, labels = source.read(np.arange(source.size), SHAPE)
     np.testing.assert_array_equal(images, np.stack([e["image"] for e in examples]))
     np.testing.assert_array_equal(labels, [e["label"] for e in examples])
@@ -82,7 +84,7 @@ def test_a_damaged_record_is_named_and_never_read_wrong(copied, fault):
         else:
             data[place : place + 5000] = bytes(len(data[place : place + 5000]))
         file.write_bytes(data)
-        sources._open_tfds.cache_clear()  # as a process that comes later
+        tfds._open.cache_clear()  # as in a new process
         try:
             images, labels = source.read(np.arange(source.size), SHAPE)
         except UserError as error:
@@ -107,8 +109,8 @@ def test_the_damaged_record_has_its_index(copied, monkeypatch):
         place = data.index(b"\x89PNG", place + 1)
     data[place + 60] ^= 1
     file.write_bytes(data)
-    sources._open_tfds.cache_clear()
-    for bad_images in ("fail", "skip"):  # the files were once right: nothing is left out
+    tfds._open.cache_clear()
+    for bad_images in ("fail", "skip"):  # a damaged TFDS file is always an error
         with pytest.raises(UserError, match="record 99 of split 'test'"):
             load_dataset(source, SHAPE, bad_images=bad_images)
     stream = load_dataset(source, SHAPE, loader="grain")
@@ -132,7 +134,7 @@ def test_missing_files_are_named(copied):
     source = find_source("digits", "test", str(copied))
     for file in (copied / "digits" / "1.0.0").glob("*test.array_record*"):
         file.unlink()
-    sources._open_tfds.cache_clear()
+    tfds._open.cache_clear()
     with pytest.raises(UserError, match="is damaged") as error:
         source.read([0], SHAPE)
     assert str(copied / "digits" / "1.0.0") in str(error.value) and "\n" not in str(error.value)
@@ -172,7 +174,7 @@ def test_a_folder_that_may_not_be_looked_into_is_named(tmp_path, monkeypatch):
             raise PermissionError(13, "Permission denied", str(path))
         return scandir(path)
 
-    monkeypatch.setattr(sources.os, "scandir", refuse)
+    monkeypatch.setattr(folder.os, "scandir", refuse)
     with pytest.raises(UserError, match="Permission denied") as error:
         find_source(f"folder:{tmp_path}", "train")
     assert str(tmp_path / "b") in str(error.value)

@@ -1,13 +1,14 @@
 import numpy as np
 import pytest
 
-from genjax.data.sources import Source, find_source
+from genjax.data.source import Source
+from genjax.data.sources import find_source
 from genjax.data.stacked import SIZES, stacked_mnist
 from genjax.errors import UserError
 
 
 class Digits(Source):
-    """Digit k of ten is an image of all k; reading notes the shape asked for."""
+    """Ten digits; all pixels of digit k are k, in any shape."""
 
     def read(self, index, image_shape):
         index = np.asarray(index)

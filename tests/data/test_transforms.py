@@ -7,6 +7,7 @@ from genjax.data import transforms as T
 from genjax.rng import Rngs, per_example
 
 IMAGES = jnp.asarray(np.random.RandomState(0).randint(0, 256, (6, 8, 8, 3)), jnp.uint8)
+KEY = jax.random.key(0)
 KEYS = per_example(jax.random.key(0), jnp.arange(6))
 
 
@@ -53,11 +54,12 @@ def test_alternating_flips_show_every_image_both_ways_in_two_epochs():
     images = jax.random.randint(jax.random.key(1), (12, 4, 4, 1), 0, 256, jnp.uint8)
     plain = np.asarray(T.unit(images))
     seen = np.zeros((4, 12), int)  # by epoch and image: 1 as it is, 2 mirrored
+    apply = jax.jit(lambda data, step: transform(data, Rngs(KEY, step, data["slot"]), True))
     order = np.concatenate([np.random.default_rng(e).permutation(12) for e in range(4)])
     for step in range(6):
         index = jnp.asarray(order[8 * step : 8 * step + 8])
         data = {"image": images[index], "label": index, "index": index, "slot": jnp.arange(8)}
-        out = transform(data, Rngs(jax.random.key(0), step, data["slot"]), train=True)["image"]
+        out = apply(data, step)["image"]
         for slot, (i, image) in enumerate(zip(np.asarray(index), np.asarray(out))):
             mirrored = (image == plain[i][:, ::-1]).all()
             assert mirrored ^ (image == plain[i]).all()
@@ -70,10 +72,10 @@ def test_alternating_flips_show_every_image_both_ways_in_two_epochs():
 
 def test_alternating_flips_count_epochs_beyond_32_bits_of_examples():
     transform = T.Transform("unit", flip="alternating", batch_size=2000, num_examples=50000)
-    far = 25 * 10**7  # a whole number of epochs, and 5e11 images
+    far = 25 * 10**7  # an integer number of epochs, and 5e11 images
     one = {"image": jnp.arange(32, dtype=jnp.uint8).reshape(1, 4, 8, 1), "label": jnp.zeros(1)}
     one |= {"index": jnp.asarray([7]), "slot": jnp.asarray([1999])}
-    at = lambda step: transform(one, Rngs(jax.random.key(0), jnp.int32(step), one["slot"]), True)
+    at = jax.jit(lambda step: transform(one, Rngs(KEY, step, one["slot"]), True))
     for later in (0, 24, 25, 49):
         np.testing.assert_array_equal(at(far + later)["image"], at(later)["image"])
     assert (at(0)["image"] != at(25)["image"]).any()

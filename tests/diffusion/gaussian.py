@@ -1,4 +1,4 @@
-"""Gaussian data, for which everything is known: x_0 ~ N(MEAN, STD^2), in every dimension."""
+"""Gaussian data with closed forms for everything: x_0 ~ N(MEAN, STD^2), in every dimension."""
 
 import numpy as np
 
@@ -6,12 +6,11 @@ from genjax.diffusion.process import PROCESSES
 
 MEAN, STD = 0.3, 0.6
 
-# Kept away from the ends, so that orders show.
 CASES = {name: make() for name, make in PROCESSES.items()}
 
 
 def denoiser(process, mean=MEAN, std=STD):
-    """E[x_0 | x_t]."""
+    """Returns the exact denoiser, E[x_0 | x_t]."""
 
     def denoise(x, t):
         alpha, sigma = process.alpha_sigma(t)
@@ -24,6 +23,6 @@ def denoiser(process, mean=MEAN, std=STD):
 
 
 def moments_at(process, t, mean=MEAN, std=STD):
-    """Mean and standard deviation of x_t, float64."""
+    """Returns mean and standard deviation of x_t, float64."""
     alpha, sigma = (np.float64(c) for c in process.alpha_sigma(np.float32(t)))
     return alpha * mean, np.sqrt((alpha * std) ** 2 + sigma**2)

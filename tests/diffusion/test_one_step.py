@@ -1,4 +1,4 @@
-"""One-step losses at the solutions that are known."""
+"""One-step losses at their known solutions."""
 
 import jax
 import jax.numpy as jnp
@@ -27,15 +27,16 @@ def test_meanflow_has_no_loss_at_its_solution_and_some_elsewhere():
     eps = jax.random.normal(jax.random.key(0), (5, 3))
     x0 = jnp.repeat(IMAGE, 5, 0)
     r, t = meanflow_times(jax.random.split(jax.random.key(1), 5), flow_ratio=0.0)
-    _, error = meanflow_loss(exact_u, x0, eps, r, t)
+    loss = jax.jit(meanflow_loss, static_argnums=0)
+    _, error = loss(exact_u, x0, eps, r, t)
     np.testing.assert_allclose(error, 0.0, atol=1e-9)
-    _, error = meanflow_loss(lambda x, r, t: exact_u(x, r, t) * 1.1, x0, eps, r, t)
+    _, error = loss(lambda x, r, t: exact_u(x, r, t) * 1.1, x0, eps, r, t)
     assert (error > 1e-3).all()
 
 
 def test_meanflow_identity_holds_where_the_velocity_bends():
-    # v(t) = t^2 along every path: u = (t^3 - r^3) / (3 (t - r)), and x_t is v's integral. The loss
-    # takes v from the straight path, so that the identity is checked with its own pieces.
+    # v(t) = t^2 along every path: u = (t^3 - r^3) / (3 (t - r)), and x_t is the integral of v. The
+    # loss assumes the straight path, so the identity is also checked without it.
     u = lambda x, r, t: ((t**2 + t * r + r**2) / 3)[:, None] + 0 * x
     r, t = jnp.asarray([0.2]), jnp.asarray([0.7])
     average, slope = jax.jvp(
@@ -90,6 +91,6 @@ def test_consistency_has_no_loss_at_its_solution():
 def test_consistency_samples_in_one_and_in_two_steps():
     process, keys = CASES["edm"], jax.random.split(jax.random.key(5), 3)
     shrunk = lambda x, t: x / jnp.sqrt(1 + t**2)
-    one = consistency_sample(shrunk, process, jnp.asarray([80.0]), keys, (3,))
-    two = consistency_sample(shrunk, process, jnp.asarray([80.0, 1.0]), keys, (3,))
+    draw = jax.jit(lambda times: consistency_sample(shrunk, process, times, keys, (3,)))
+    one, two = draw(jnp.asarray([80.0])), draw(jnp.asarray([80.0, 1.0]))
     assert np.abs(np.asarray(one)).max() < 4 and (one != two).all()

@@ -1,4 +1,4 @@
-"""Processes, their inverses, and the conversions between all that a network may predict."""
+"""Processes, their inverses, and the conversions between the targets of networks."""
 
 import itertools
 
@@ -62,10 +62,12 @@ def test_every_target_converts_into_every_other(name):
         if process.num_steps and "velocity" in (source, target):
             continue
         p = make_target(source, x0, eps, process, t)
-        found = convert(p, source, target, x, process, t)
-        wanted = make_target(target, x0, eps, process, t)
-        scale = float(jnp.abs(wanted).max())
-        np.testing.assert_allclose(found, wanted, atol=3e-5 * scale, err_msg=f"{source} {target}")
+        result = convert(p, source, target, x, process, t)
+        expected = make_target(target, x0, eps, process, t)
+        scale = float(jnp.abs(expected).max())
+        np.testing.assert_allclose(
+            result, expected, atol=3e-5 * scale, err_msg=f"{source} {target}"
+        )
 
 
 def test_targets_are_what_their_papers_say():
@@ -75,20 +77,20 @@ def test_targets_are_what_their_papers_say():
         x, sd, s = alpha * x0 + sigma * eps, 0.5, sigma / alpha
         c_skip = sd**2 / (s**2 + sd**2)
         c_out = s * sd / np.sqrt(s**2 + sd**2)
-        wanted = {
+        expected = {
             "eps": eps,
             "x0": x0,
             "v": alpha * eps - sigma * x0,
             "F": (x0 - c_skip * x / alpha) / c_out,
         }
         if name == "flow":
-            wanted["velocity"] = eps - x0
+            expected["velocity"] = eps - x0
         if name == "vp":  # the probability-flow ODE of dx = -beta x / 2 dt + sqrt(beta) dw
             beta = 0.1 + np.asarray(t)[:, None, None, None] * 19.9
-            wanted["velocity"] = -beta * x / 2 + beta * eps / sigma / 2
-        for target, value in wanted.items():
-            found = make_target(target, x0, eps, process, t)
-            np.testing.assert_allclose(found, value, rtol=2e-4, atol=2e-5, err_msg=name + target)
+            expected["velocity"] = -beta * x / 2 + beta * eps / sigma / 2
+        for target, value in expected.items():
+            result = make_target(target, x0, eps, process, t)
+            np.testing.assert_allclose(result, value, rtol=2e-4, atol=2e-5, err_msg=name + target)
 
 
 def test_gain_is_how_an_error_of_x0_shows():

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.bench.sampler_order import STOCHASTIC, distribution_error, ode_error, order_of
+from benchmarks.sampler_order import STOCHASTIC, distribution_error, ode_error, order_of
 from genjax.diffusion import editing, guidance
 from genjax.diffusion.samplers import (
     SAMPLERS,
@@ -41,7 +41,7 @@ def test_sde_samplers_converge_in_mean_and_variance(name):
 
 def test_heun_is_exact_on_a_slope_linear_in_time():
     process = CASES["flow"]
-    # dx/dt = eps - x0 = 2 t is wanted: x0_hat = x - t (2 t), so that eps_hat - x0_hat = 2 t.
+    # With x0_hat = x - t (2 t) the slope is dx/dt = eps_hat - x0_hat = 2 t.
     denoise = lambda x, t: x - t * 2 * t
     times = jnp.asarray([1.0, 0.7, 0.35, 0.1])
     x, _ = sample(Sampler(heun_step), denoise, process, times, jnp.ones((1, 2)), denoise_last=False)
@@ -68,9 +68,9 @@ def test_image_i_does_not_depend_on_the_batch(name):
     sampler = make_sampler(name, process, eta=0.5, churn=Churn(10.0))
     keys = jax.random.split(jax.random.key(1), 5)
     run = jax.jit(lambda keys: draw(sampler, denoiser(process), process, times, keys, (3,))[0])
-    whole = run(keys)
-    np.testing.assert_allclose(run(keys[3:4]), whole[3:4], rtol=1e-5)
-    assert len({float(v) for v in whole[:, 0]}) == 5
+    batch = run(keys)
+    np.testing.assert_allclose(run(keys[3:4]), batch[3:4], rtol=1e-5)
+    assert len({float(v) for v in batch[:, 0]}) == 5
 
 
 def test_ddim_with_eta_1_is_ancestral():
@@ -120,8 +120,8 @@ def test_schedules_fall_from_end_to_end(schedule):
 
 def test_karras_is_equation_5():
     i, n, rho = np.arange(18), 18, 7
-    wanted = (80 ** (1 / rho) + i / (n - 1) * (0.002 ** (1 / rho) - 80 ** (1 / rho))) ** rho
-    np.testing.assert_allclose(karras(CASES["edm"], 18), wanted, rtol=1e-4)
+    expected = (80 ** (1 / rho) + i / (n - 1) * (0.002 ** (1 / rho) - 80 ** (1 / rho))) ** rho
+    np.testing.assert_allclose(karras(CASES["edm"], 18), expected, rtol=1e-4)
     np.testing.assert_allclose(
         np.diff(np.log(log_snr(CASES["edm"], 9))), np.log(0.002 / 80) / 8, rtol=1e-4
     )
@@ -130,9 +130,9 @@ def test_karras_is_equation_5():
 def test_guidance_extrapolates_inside_of_its_interval():
     process = CASES["edm"]
     strong, weak = (lambda x, t: 2.0 + 0 * x), (lambda x, t: 1.0 + 0 * x)
-    guide = guidance.guided(strong, weak, process, 3.0, (0.5, 2.0))
-    for t, wanted in ((0.4, 2.0), (1.0, 4.0), (3.0, 2.0)):
-        assert guide(jnp.zeros((1, 1)), jnp.float32(t)) == wanted
+    combined = guidance.guided(strong, weak, process, 3.0, (0.5, 2.0))
+    for t, expected in ((0.4, 2.0), (1.0, 4.0), (3.0, 2.0)):
+        assert combined(jnp.zeros((1, 1)), jnp.float32(t)) == expected
     assert guidance.guided(strong, weak, process, 1.0) is strong
 
 
@@ -192,6 +192,6 @@ def test_samples_of_gaussian_data_are_its_samples():
         keys,
         (4,),
     )
-    # The last step shows the denoiser's mean, which is narrower by sigma_min only.
+    # The last step returns the denoiser's mean, whose spread is smaller by sigma_min only.
     assert abs(float(out.mean()) - MEAN) < 0.03 and abs(float(out.std()) - STD) < 0.03
     assert moments_at(process, 0.002)[1] > STD

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from experiments.faults import corrupt, harness, kill, layouts, soak
+from faults import corrupt, harness, kill, layouts, soak
 from genjax.train.lock import locked
 from tests.conftest import ROOT
 
@@ -18,22 +18,22 @@ SHORT = {"num_train_steps": 44, "eval_every_steps": 22, "sample_every_steps": 0}
 def test_kills_lose_nothing(tmp_path):
     expected = kill.reference(tmp_path, SHORT)
     assert len(expected) > 50
-    row = kill.aimed(tmp_path, SHORT, expected, "between write and commit")
+    row = kill.kill_at_point(tmp_path, SHORT, expected, "between write and commit")
     assert row[-1], row
-    found = kill.at_random(tmp_path, SHORT, expected, kills=2, seed=0)
-    assert found["kills"] == 2 and found["lost"] == found["different"] == 0
+    counts = kill.kill_at_random(tmp_path, SHORT, expected, kills=2, seed=0)
+    assert counts["kills"] == 2 and counts["lost"] == counts["different"] == 0
 
 
 def test_no_damage_is_believed(tmp_path):
-    whole, template, right = corrupt.made(tmp_path)
-    trials = list(corrupt.trials(whole, template, right, 1, 0, every=3))
+    run = corrupt.train_run(tmp_path)
+    trials = list(corrupt.trials(*run, bits=1, seed=0, every=3))
     assert {fault for fault, _ in trials} == set(corrupt.FAULTS) and len(trials) > 20
-    assert {outcome for _, outcome in trials} == {"right", "fell back and said so"}
-    assert corrupt.all_bad(whole, template)
+    assert {outcome for _, outcome in trials} == {corrupt.ACCEPTED, corrupt.FELL_BACK}
+    assert corrupt.refuses_if_all_are_bad(*run[:2])
 
 
 def test_retention_keeps_exactly_what_it_should():
-    command = [sys.executable, "-W", "ignore", "-m", "experiments.faults.retention", "--saves=30"]
+    command = [sys.executable, "-W", "ignore", "-m", "faults.retention", "--saves=30"]
     out = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
     assert out.returncode == 0, out.stdout + out.stderr
 
@@ -44,11 +44,11 @@ def test_two_processes_agree_with_one_which_takes_over(tmp_path):
     runs = [("jit", one), ("pmap", two), ("fsdp", two)]
     rows = layouts.agreement(tmp_path, 6, runs, repeats=1)
     assert [(*row[:2], row[2]) for row in rows] == [(*layout, kind) for kind, layout in runs]
-    assert all(furthest < 1e-5 for *_, furthest, _ in rows), rows
+    assert all(difference < 1e-5 for *_, difference, _ in rows), rows
     assert layouts.moved(tmp_path, 6, "fsdp", two, one) < 1e-5
 
 
-def test_one_of_two_is_asked_to_stop_and_both_save_one_step(tmp_path):
+def test_one_of_two_is_stopped_and_both_save_one_step(tmp_path):
     codes, saved, _ = layouts.signalled(tmp_path / "two", layouts.endless("jit"), signal.SIGTERM)
     assert codes == [75, 75] and len(saved) == 1
     assert harness.messages(tmp_path / "two").count("saved") == 1
@@ -56,12 +56,13 @@ def test_one_of_two_is_asked_to_stop_and_both_save_one_step(tmp_path):
 
 @pytest.mark.long
 def test_one_of_two_is_killed_and_the_same_command_goes_on(tmp_path):
-    workdir, settings = tmp_path / "two", layouts.often_saved("jit", 120)
-    code, seconds = layouts.one_killed(workdir, settings)
+    workdir, overrides = tmp_path / "two", layouts.often_saved("jit", 120)
+    code, seconds = layouts.one_killed(workdir, overrides)
     assert code not in (0, None) and seconds < layouts.HEARTBEAT_SECONDS + 10
-    layouts.finish(workdir, settings, 2, 2)
-    layouts.finish(tmp_path / "one", settings)
-    assert layouts.furthest(layouts.losses(tmp_path / "one"), layouts.losses(workdir)) < 1e-4
+    layouts.finish(workdir, overrides, 2, 2)
+    layouts.finish(tmp_path / "one", overrides)
+    one, two = layouts.losses(tmp_path / "one"), layouts.losses(workdir)
+    assert layouts.largest_difference(one, two) < 1e-4
 
 
 def test_two_processes_that_are_refused_both_end_with_one_line(tmp_path):
@@ -76,6 +77,6 @@ def test_two_processes_that_are_refused_both_end_with_one_line(tmp_path):
 def test_a_long_run_stays_what_it_was(tmp_path):
     samples, compiled, code = soak.watch(tmp_path, 0.15, 10, every_seconds=1.0)
     assert code == 0 and compiled == [] and len(samples) > 5
-    found = soak.summary(samples)
-    assert found["temporary_files"]["last"] <= 3  # those of a save under way
-    assert found["open_files"]["last"] <= found["open_files"]["first"] + 12
+    sizes = soak.summary(samples)
+    assert sizes["temporary_files"]["last"] <= 3  # those of a save under way
+    assert sizes["open_files"]["last"] <= sizes["open_files"]["first"] + 12

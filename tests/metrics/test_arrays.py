@@ -31,12 +31,12 @@ def test_log_softmax_survives_large_logits():
 @pytest.mark.parametrize(
     "bad, says",
     [
-        (np.zeros(3), r"wanted numbers \[n, d\], got float64 \[3\]"),
+        (np.zeros(3), r"must be numbers \[n, d\], got float64 \[3\]"),
         (np.zeros((3, 0)), r"got float64 \[3, 0\]"),
         (np.zeros((2, 2), complex), "complex128"),
-        ([["a", "b"]], "wanted numbers"),
+        ([["a", "b"]], "must be numbers"),
         (np.float32([[0, 1], [np.nan, 0], [0, np.inf]]), "2 of 3 rows have NaN.* first is row 1"),
-        (np.zeros((1, 2)), "1 rows are too few, 2 are the least"),
+        (np.zeros((1, 2)), "1 rows are too few, at least 2 are needed"),
     ],
 )
 def test_bad_features_are_told_in_one_line(bad, says):

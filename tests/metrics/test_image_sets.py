@@ -1,4 +1,4 @@
-"""Numbers of two sets of images: what they are called, and which sets have none."""
+"""Metrics of two sets of images: their values, their names, and sets that cannot be compared."""
 
 import dataclasses
 
@@ -68,11 +68,11 @@ def test_a_name_says_how_many_and_only_the_one_net_has_fid():
 def test_unlike_sets_are_refused(rng, change):
     one = the_set(features_and_logits(rng, 20))
     other = dataclasses.replace(one, protocol=dataclasses.replace(PROTOCOL, **change))
-    with pytest.raises(UserError, match=f"unlike protocols .*{next(iter(change))}: "):
+    with pytest.raises(UserError, match=f"different protocols .*{next(iter(change))}: "):
         compare(one, other, ("fd",))
 
 
 def test_images_that_did_not_come_are_missed(rng):
     batches = [features_and_logits(rng, 20)]
-    with pytest.raises(UserError, match="30 images were announced, 20 came"):
+    with pytest.raises(UserError, match="expected 30 images, got 20"):
         summarize(batches, PROTOCOL, 30)

@@ -48,11 +48,11 @@ def test_bad_input_is_told():
     with pytest.raises(UserError, match="5 images cannot be cut into 10 splits"):
         InceptionScore.start(5, 3)
     state = InceptionScore.start(20, 3)
-    with pytest.raises(UserError, match="4 classes, 3 were announced"):
+    with pytest.raises(UserError, match="expected 3 classes, got 4"):
         state.update(np.ones((2, 4)))
-    with pytest.raises(UserError, match="21 images, 20 were announced"):
+    with pytest.raises(UserError, match="expected 20 images, got 21"):
         state.update(np.ones((21, 3)))
-    with pytest.raises(UserError, match="of 8 images, 20 were announced"):
+    with pytest.raises(UserError, match="expected 20 images, got 8"):
         state.update(np.ones((8, 3))).score()
     with pytest.raises(UserError, match="logits: .*NaN"):
         state.update(np.full((2, 3), -np.inf))

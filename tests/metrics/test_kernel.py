@@ -85,7 +85,7 @@ def test_subsets_are_drawn_from_the_generator_given(rng):
 
 def test_bad_input_is_told(rng):
     x = rng.normal(size=(10, 3))
-    with pytest.raises(UserError, match="the second features: 3 rows are too few, 4"):
+    with pytest.raises(UserError, match="the second features: 3 rows are too few, at least 4"):
         kernel_distance(x, x[:3])
     with pytest.raises(UserError, match="different spaces: 3 and 2"):
         kernel_distance(x, x[:, :2])

@@ -82,9 +82,9 @@ def test_density_and_coverage_of_one_more_real_sample(rng):
 
 def test_bad_input_is_told(rng):
     x = rng.normal(size=(10, 3))
-    with pytest.raises(UserError, match="generated features: 3 rows are too few, 4"):
+    with pytest.raises(UserError, match="generated features: 3 rows are too few, at least 4"):
         precision_recall(x, x[:3])
-    with pytest.raises(UserError, match="real features: 5 rows are too few, 6"):
+    with pytest.raises(UserError, match="real features: 5 rows are too few, at least 6"):
         density_coverage(x[:5], x)
     with pytest.raises(UserError, match="k=0"):
         precision_recall(x, x, k=0)

@@ -35,7 +35,7 @@ def test_bad_input_is_told():
         mode_counts([0, 3], 3)
     with pytest.raises(UserError, match="no labels"):
         reverse_kl(mode_counts(np.zeros(0, int), 3))
-    with pytest.raises(UserError, match=r"wanted \[n, 3\]"):
+    with pytest.raises(UserError, match=r"must be \[n, 3\]"):
         stacked_labels([[1, 2]])
     with pytest.raises(UserError, match="digits: 10 at 4"):
         stacked_labels([[1, 2, 3], [4, 10, 6]])

@@ -54,7 +54,7 @@ def test_pixels_of_8_bits_do_not_overflow():
 
 def test_bad_input_is_told(rng):
     x = rng.normal(size=(5, 3))
-    with pytest.raises(UserError, match="training set: 1 rows have no 2 nearest ones"):
+    with pytest.raises(UserError, match="training set: 1 rows are too few for 2 neighbours"):
         copying_rate(x, x[:1])
     with pytest.raises(UserError, match="queries and training set are in different spaces"):
         nearest_neighbours(x, x[:, :2])

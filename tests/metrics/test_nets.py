@@ -1,4 +1,4 @@
-"""Feature nets: read as written, pinned, and refused where they do not fit."""
+"""Feature nets: read as written, pinned, and refused for other images."""
 
 import hashlib
 from pathlib import Path
@@ -18,9 +18,9 @@ MODEL = {"name": "cnn", "features": (3, 4), "num_pools": 2, "padding": "SAME", "
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     network = Cnn(5, features=(3, 4), padding="SAME", hidden=8)
-    variables = network.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
+    variables = jax.jit(network.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
     path = tmp_path_factory.mktemp("nets") / "net.npz"
-    kept = {"num_classes": 5, "pixels": "symmetric", "image_shape": (8, 8, 1), "told": {}}
+    kept = {"num_classes": 5, "pixels": "symmetric", "image_shape": (8, 8, 1), "provenance": {}}
     nets.save_net(path, variables, name="tiny", model=MODEL, **kept)
     return path, network, variables
 
@@ -31,8 +31,8 @@ def test_a_net_is_read_as_it_was_written_but_for_half_precision(saved, rng):
     images = rng.integers(0, 256, (3, 8, 8, 1), np.uint8)
     rounded = jax.tree.map(lambda x: x.astype("float16") if x.ndim > 1 else x, variables)
     rounded = jax.tree.map(lambda x: jnp.asarray(x, "float32"), rounded)
-    expected = network.apply(rounded, images / np.float32(127.5) - 1)
-    for name, value in net.forward(net.variables, images).items():
+    expected = jax.jit(network.apply)(rounded, jnp.asarray(images / np.float32(127.5) - 1))
+    for name, value in jax.jit(net.forward)(net.variables, images).items():
         np.testing.assert_allclose(value, expected[name], rtol=1e-6, atol=1e-6)
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     assert (net.sha256, net.name) == (sha256, f"tiny_{sha256[:8]}")
@@ -42,8 +42,9 @@ def test_each_channel_is_seen_alone(saved, rng):
     net = nets.load_net(str(saved[0]))
     stacked = net.for_images((8, 8, 3), per_channel=True)
     images = rng.integers(0, 256, (2, 8, 8, 3), np.uint8)
-    out = stacked.forward(net.variables, images)
-    one = [net.forward(net.variables, images[..., c : c + 1]) for c in range(3)]
+    out = jax.jit(stacked.forward)(net.variables, images)
+    forward = jax.jit(net.forward)
+    one = [forward(net.variables, images[..., c : c + 1]) for c in range(3)]
     np.testing.assert_allclose(
         out["features"], np.concatenate([x["features"] for x in one], axis=1), rtol=1e-6, atol=1e-6
     )

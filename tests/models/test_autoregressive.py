@@ -12,7 +12,7 @@ from genjax.models.causal import CausalConv, channel_mask
 from genjax.models.pixelcnn import GatedPixelCnn, PixelCnn
 from genjax.models.pixelcnn_pp import PixelCnnPp
 from genjax.models.pixelrnn import PixelRnn, diagonals
-from genjax.models.pixelsnail import PixelSnail
+from genjax.models.pixelsnail import PixelSnail, causal_attention
 from genjax.objectives.pixel_heads import Bernoulli, LogisticMixture, Softmax
 
 GRAY, COLOUR = (8, 8, 1), (8, 8, 3)
@@ -44,8 +44,8 @@ CASES = [
 
 
 @functools.cache
-def made(name, head, num_classes=0):
-    """(network, head, params), of random parameters that make all of it matter."""
+def build(name, head, num_classes=0):
+    """Returns (network, head, params), of random parameters to which all inputs matter."""
     head = HEADS[head]
     groups = {"groups": head.channels} if head.channels > 1 and head.channelwise else {}
     network = NETWORKS[name](head.num_outputs, num_classes=num_classes, **groups)
@@ -53,6 +53,10 @@ def made(name, head, num_classes=0):
     x = head.encode(jnp.zeros((1, *shape), jnp.int32))
     label = jnp.zeros(1, jnp.int32) if num_classes else None
     shapes = jax.eval_shape(network.init, jax.random.key(0), x, label)["params"]
+    return network, head, random_params(shapes)
+
+
+def random_params(shapes):
     r = np.random.RandomState(0)
 
     def draw(path, p):
@@ -61,66 +65,66 @@ def made(name, head, num_classes=0):
         spread = 1.5 / np.sqrt(np.prod(p.shape[:-1])) if p.ndim > 1 else 0.3
         return jnp.asarray(spread * r.randn(*p.shape), jnp.float32)
 
-    return network, head, jax.tree_util.tree_map_with_path(draw, shapes)
+    return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
 def reached(network, params, shape):
-    """bool [H W, P, H W, C]: which outputs depend on which inputs at all."""
+    """Returns which outputs depend on which inputs: bool [H W, P, H W, C]."""
     height, width, channels = shape
 
     def outputs(x):
         y = network.apply({"params": params}, x[None], None)[0]
         return y.reshape(height * width, -1)
 
-    found = 0
+    depends = 0
     for seed in range(2):  # a relu may be off at one image
         x = jax.random.normal(jax.random.key(seed), shape)
         jacobian = jax.jit(jax.jacrev(outputs))(x)
-        found = found | (np.asarray(jacobian) != 0)
-    return found.reshape(height * width, -1, height * width, channels)
+        depends = depends | (np.asarray(jacobian) != 0)
+    return depends.reshape(height * width, -1, height * width, channels)
 
 
 @pytest.mark.parametrize("name,head", CASES)
 def test_no_output_depends_on_a_later_pixel_or_channel(name, head):
-    network, head, params = made(name, head)
+    network, head, params = build(name, head)
     shape = (8, 8, 3)
-    found = reached(network, params, shape)
-    places = np.arange(64)
-    later = places[None] > places[:, None]
-    assert not found[later.nonzero()[0], :, later.nonzero()[1]].any()
-    own = found[places, :, places]  # [H W, P, C]
+    depends = reached(network, params, shape)
+    pixels = np.arange(64)
+    later = pixels[None] > pixels[:, None]
+    assert not depends[later.nonzero()[0], :, later.nonzero()[1]].any()
+    own = depends[pixels, :, pixels]  # [H W, P, C]
     if not head.channelwise:
         assert not own.any()
         return
-    for channel in range(3):  # output k is about channel k mod 3
+    for channel in range(3):  # output k describes channel k mod 3
         mine = own[:, channel::3]
         assert not mine[..., channel:].any()
         assert mine[..., :channel].any((0, 1)).all()
-    # Red is about the pixels before alone, and every colour sees all colours of those.
-    before = places[None] < places[:, None]
-    assert found[:, 0::3].any(1)[before].any(0).all()
+    # Red depends on the pixels before alone, and every colour on all colours of those.
+    before = pixels[None] < pixels[:, None]
+    assert depends[:, 0::3].any(1)[before].any(0).all()
 
 
 def pixels_reached(name, head="bernoulli"):
-    """bool [H, W, H, W] of the gray network."""
-    network, _, params = made(name, head)
-    found = reached(network, params, GRAY).any((1, 3))
-    return found.reshape(8, 8, 8, 8)
+    """Returns which pixels the gray network depends on: bool [H, W, H, W]."""
+    network, _, params = build(name, head)
+    depends = reached(network, params, GRAY).any((1, 3))
+    return depends.reshape(8, 8, 8, 8)
 
 
 @pytest.mark.parametrize("name", ["diagonal", "snail"])
 def test_every_earlier_pixel_is_reached(name):
-    found = pixels_reached(name).reshape(64, 64)
-    np.testing.assert_array_equal(found, np.tri(64, k=-1, dtype=bool))
+    depends = pixels_reached(name).reshape(64, 64)
+    np.testing.assert_array_equal(depends, np.tri(64, k=-1, dtype=bool))
 
 
 def field(taps_first, layers, size=8):
-    """Reach by following taps (dy, dx) by hand: bool [H, W, H, W]."""
-    place = np.indices((size, size)).reshape(2, -1).T
+    """Follows taps (dy, dx) by hand; returns which pixels they reach: bool [H, W, H, W]."""
+    pixels = np.indices((size, size)).reshape(2, -1).T
 
     def steps(taps):
         matrix = np.zeros((size * size, size * size), bool)
-        for n, (y, x) in enumerate(place):
+        for n, (y, x) in enumerate(pixels):
             for dy, dx in taps:
                 if 0 <= y + dy < size and 0 <= x + dx < size:
                     matrix[n, (y + dy) * size + x + dx] = True
@@ -133,50 +137,100 @@ def field(taps_first, layers, size=8):
 
 
 def before(half, own):
-    """Taps of a masked kernel."""
+    """Lists the taps of a masked kernel."""
     taps = [(dy, dx) for dy in range(-half, 1) for dx in range(-half, half + 1)]
     return [t for t in taps if t < (0, 0) or own and t == (0, 0)]
 
 
 def test_plain_pixelcnn_has_its_blind_spot():
-    found = pixels_reached("pixelcnn")
-    np.testing.assert_array_equal(found, field(before(2, False), [before(1, True)] * 2))
-    # Above and to the right, within reach of the kernels' sizes, and not seen.
-    assert not found[4, 2, 3, 5] and found[4, 4, 3, 5]
+    depends = pixels_reached("pixelcnn")
+    np.testing.assert_array_equal(depends, field(before(2, False), [before(1, True)] * 2))
+    # Above and to the right, within the kernels' sizes, and yet without effect.
+    assert not depends[4, 2, 3, 5] and depends[4, 4, 3, 5]
 
 
 def test_gated_pixelcnn_has_none():
-    found = pixels_reached("gated")
+    depends = pixels_reached("gated")
     for i in range(8):
         for j in range(8):
             # Two columns from the first layer, then 1 and 2 from the dilated ones.
             row, cols = slice(max(0, i - 5), i), slice(max(0, j - 5), j + 6)
-            assert found[i, j, row, cols].all(), (i, j)
-            assert found[i, j, i, max(0, j - 5) : j].all() and not found[i, j, i, j:].any()
-    assert found[4, 2, 3, 5]  # where plain PixelCNN is blind
+            assert depends[i, j, row, cols].all(), (i, j)
+            assert depends[i, j, i, max(0, j - 5) : j].all() and not depends[i, j, i, j:].any()
+    assert depends[4, 2, 3, 5]  # where plain PixelCNN is blind
 
 
 def test_pixelcnn_pp_has_none():
-    found = pixels_reached("pp")
+    depends = pixels_reached("pp")
     for i in range(8):
         for j in range(8):
-            assert found[i, j, i, max(0, j - 3) : j].all()
-            assert found[i, j, max(0, i - 1) : i, max(0, j - 3) : j + 4].all(), (i, j)
+            assert depends[i, j, i, max(0, j - 3) : j].all()
+            assert depends[i, j, max(0, i - 1) : i, max(0, j - 3) : j + 4].all(), (i, j)
 
 
 def test_row_lstm_sees_its_triangle():
-    found = pixels_reached("row")
+    depends = pixels_reached("row")
     for i in range(8):
         for j in range(8):
             for y in range(i):
                 # The first kernel's 3, and a column for each row further up.
                 reach = 3 + max(0, i - y - 3)
-                assert found[i, j, y, max(0, j - reach) : j + reach + 1].all()
-            assert found[i, j, i, max(0, j - 3) : j].all()
+                assert depends[i, j, y, max(0, j - reach) : j + reach + 1].all()
+            assert depends[i, j, i, max(0, j - 3) : j].all()
+
+
+REMAT = {
+    "pp": PixelCnnPp(2, 4, 1, 2, num_classes=3, dropout=0.5),
+    "snail": PixelSnail(2, 4, 2, 1, 2, 4, 6, num_classes=3, dropout=0.5),
+}
+
+
+@pytest.mark.parametrize("name", REMAT)
+def test_remat_changes_neither_parameters_nor_gradients(name):
+    network, again = REMAT[name], REMAT[name].clone(remat=True)
+    x = jax.random.normal(jax.random.key(0), (2, 4, 4, 1))
+    label = jnp.asarray([0, 2])
+    shapes, same = (
+        jax.eval_shape(n.init, jax.random.key(1), x, label)["params"] for n in (network, again)
+    )
+    assert shapes == same
+    params = random_params(shapes)
+
+    def gradient(network):
+        rngs = {"dropout": jax.random.key(2)}
+        apply = lambda p: network.apply({"params": p}, x, label, True, rngs=rngs)
+        return jax.grad(lambda p: jnp.sum(apply(p) ** 2))
+
+    assert "remat" in str(jax.make_jaxpr(gradient(again))(params))
+    first, second = jax.jit(gradient(network))(params), jax.jit(gradient(again))(params)
+    largest = max(float(jnp.abs(g).max()) for g in jax.tree.leaves(first))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5 * largest),
+        first,
+        second,
+    )
+
+
+def test_attention_is_its_formula():
+    r = np.random.RandomState(0)
+    shapes = [(2, 6, 2, 3), (2, 6, 2, 3), (2, 6, 2, 5)]  # values longer than keys
+    query, key, value = (r.randn(*shape).astype(np.float32) for shape in shapes)
+    scores = np.einsum("bnhd,bmhd->bhnm", query, key) / np.sqrt(3)
+    weights = np.where(np.tri(6, dtype=bool), np.exp(scores), 0)
+    weights /= weights.sum(-1, keepdims=True)
+    expected = np.einsum("bhnm,bmhd->bnhd", weights, value)
+    arrays = list(map(jnp.asarray, (query, key, value)))
+    np.testing.assert_allclose(causal_attention(*arrays), expected, atol=1e-5)
+    # A single query, whose later keys are not yet written.
+    one = causal_attention(arrays[0][:, 3:4], *arrays[1:], newest=jnp.int32(3))
+    np.testing.assert_allclose(one, expected[:, 3:4], atol=1e-5)
+    # Keys longer than values.
+    reverse = causal_attention(arrays[2], arrays[2], arrays[0])
+    assert reverse.shape == (2, 6, 2, 3)
 
 
 def naive_sample(network, head, params, keys, shape, label=None, temperature=1.0):
-    """One whole forward pass for each number."""
+    """Draws with one full forward pass for each number."""
     uniforms = head.uniforms(keys, shape)
 
     @jax.jit
@@ -192,7 +246,7 @@ def naive_sample(network, head, params, keys, shape, label=None, temperature=1.0
 
 @functools.cache
 def sampler(name, head, num_classes=0, shape=GRAY):
-    network, head, params = made(name, head, num_classes)
+    network, head, params = build(name, head, num_classes)
     levels = getattr(network, "resolutions", 1)
 
     @jax.jit
@@ -213,11 +267,11 @@ def sampler(name, head, num_classes=0, shape=GRAY):
     return run
 
 
-# Not square: rows and columns are told apart.
+# Not square, so that rows and columns cannot be confused.
 @pytest.mark.optimized
 @pytest.mark.parametrize("name,head", [*CASES, ("pixelcnn", "codes")])
 def test_cached_sampling_is_naive_sampling(name, head):
-    network, heads, params = made(name, head, 3)
+    network, heads, params = build(name, head, 3)
     shape = (4, 8, heads.channels)
     keys, label = jax.random.split(jax.random.key(3), 2), jnp.asarray([2, 0])
     cached = np.asarray(sampler(name, head, 3, shape)(keys, label, temperature=0.9))
@@ -230,10 +284,10 @@ def test_cached_sampling_is_naive_sampling(name, head):
 def test_an_image_is_the_same_in_any_batch_and_another_of_another_class():
     run = sampler("gated", "softmax", 3)
     keys, label = jax.random.split(jax.random.key(4), 9), jnp.arange(9) % 3
-    whole = np.asarray(run(keys, label))
-    np.testing.assert_array_equal(run(keys[5:6], label[5:6])[0], whole[5])
+    batch = np.asarray(run(keys, label))
+    np.testing.assert_array_equal(run(keys[5:6], label[5:6])[0], batch[5])
     other = np.asarray(run(keys, (label + 1) % 3))
-    assert all((a != b).any() for a, b in zip(whole, other))
+    assert all((a != b).any() for a, b in zip(batch, other))
 
 
 @pytest.mark.optimized
@@ -243,7 +297,7 @@ def test_known_pixels_stay_and_the_rest_follows_from_them():
     free = np.asarray(run(keys, label))
     given = np.zeros((8, 8), bool)
     given[:4] = True
-    # What it drew itself changes nothing; another upper half gives another lower one.
+    # Its own samples as known pixels change nothing; another upper half changes the lower one.
     np.testing.assert_array_equal(run(keys, label, jnp.asarray(free), given), free)
     known = np.full_like(free, 255)
     ends = np.asarray(run(keys, label, jnp.asarray(known), given))
@@ -253,8 +307,8 @@ def test_known_pixels_stay_and_the_rest_follows_from_them():
 
 
 def test_samples_have_the_probabilities_of_the_model():
-    """All 16 images of 2x2 binary pixels, counted."""
-    network, head, params = made("gated", "bernoulli")
+    """Counts all 16 images of 2x2 binary pixels."""
+    network, head, params = build("gated", "bernoulli")
     draw = jax.jit(
         lambda keys: autoregressive.sample(network, {"params": params}, head, keys, (2, 2, 1))
     )
@@ -271,7 +325,7 @@ def test_samples_have_the_probabilities_of_the_model():
 
 @pytest.mark.parametrize("name", sorted(NETWORKS))
 def test_probabilities_of_all_binary_images_sum_to_one(name):
-    network, head, params = made(name, "bernoulli")
+    network, head, params = build(name, "bernoulli")
     size = (4, 4) if name == "pp" else (3, 3)  # PixelCNN++ halves twice: some pixels are fixed
     images = np.zeros((512, 16), np.int32) if name == "pp" else np.zeros((512, 9), np.int32)
     images[:, :9] = np.indices((2,) * 9).reshape(9, -1).T
@@ -324,5 +378,5 @@ def test_diagonals_are_an_lstm_over_the_grid():
         o, f, n, g = np.split(gates[:, i, j] + state @ kernel, 4, -1)
         c[:, i + 1, j + 1] = sigmoid(f) * c[:, i + 1, j] + sigmoid(n) * np.tanh(g)
         h[:, i + 1, j + 1] = sigmoid(o) * np.tanh(c[:, i + 1, j + 1])
-    found = diagonals(jnp.asarray(gates, jnp.float32), jnp.asarray(kernel, jnp.float32))
-    np.testing.assert_allclose(found, h[:, 1:, 1:], atol=1e-5)
+    states = diagonals(jnp.asarray(gates, jnp.float32), jnp.asarray(kernel, jnp.float32))
+    np.testing.assert_allclose(states, h[:, 1:, 1:], atol=1e-5)

@@ -40,10 +40,11 @@ def test_a_dcgan_ends_where_its_discriminator_begins(side, halvings):
     features = (32, 16, 8, 4)[:halvings]
     z, shape = jnp.zeros((2, 100)), (side, side, 3)
     generator = DcganGenerator(shape, features)
-    made = jax.eval_shape(lambda: generator.init_with_output(KEY, z)[0])
-    assert made.shape == (2, *shape)
+    images = jax.eval_shape(lambda: generator.init_with_output(KEY, z)[0])
+    assert images.shape == (2, *shape)
     discriminator = DcganDiscriminator(features[::-1][:2])
-    assert jax.eval_shape(lambda x: discriminator.init_with_output(KEY, x)[0], made).shape == (2,)
+    logits = jax.eval_shape(lambda x: discriminator.init_with_output(KEY, x)[0], images)
+    assert logits.shape == (2,)
 
 
 @pytest.mark.parametrize("name", PAIRS)
@@ -53,16 +54,18 @@ def test_every_pair_has_the_same_signatures_and_listens_to_labels(name):
 
     @jax.jit
     def play(z, y):
-        made = generator.init(KEY, z, y)
-        # Labels speak through layers that begin at 0, and blocks that do.
-        params = jax.tree.map(lambda p: p + 0.1 * jax.random.normal(KEY, p.shape), made["params"])
-        made = {**made, "params": params}
-        stats = [k for k in made if k != "params"]
-        train = lambda y: generator.apply(made, z, y, True, mutable=stats)[0]
+        variables = generator.init(KEY, z, y)
+        # Labels act through layers that start at 0, and blocks that do.
+        params = jax.tree.map(
+            lambda p: p + 0.1 * jax.random.normal(KEY, p.shape), variables["params"]
+        )
+        variables = {**variables, "params": params}
+        stats = [k for k in variables if k != "params"]
+        train = lambda y: generator.apply(variables, z, y, True, mutable=stats)[0]
         x, other = train(y), train(y[::-1])
-        judge = discriminator.init(KEY, x, y)
-        judge = jax.tree.map(lambda p: p + 0.1 * jax.random.normal(KEY, p.shape), judge)
-        score = lambda x, y: discriminator.apply(judge, x, y)
+        critic = discriminator.init(KEY, x, y)
+        critic = jax.tree.map(lambda p: p + 0.1 * jax.random.normal(KEY, p.shape), critic)
+        score = lambda x, y: discriminator.apply(critic, x, y)
         return x, other, score(x, y), score(x, y[::-1]), score(x[::-1], y[::-1])
 
     x, other, logits, relabelled, reversed_ = play(z, y)
@@ -75,10 +78,10 @@ def test_every_pair_has_the_same_signatures_and_listens_to_labels(name):
 
 def test_only_generators_have_batch_statistics():
     for name, (generator, discriminator) in PAIRS.items():
-        made = jax.eval_shape(lambda g=generator: g.init(KEY, jnp.zeros((2, 5))))
-        assert ("batch_stats" in made) == (name != "r3gan")
-        judged = jax.eval_shape(lambda d=discriminator: d.init(KEY, jnp.zeros((2, *SHAPE))))
-        assert set(judged) == {"params"}
+        variables = jax.eval_shape(lambda g=generator: g.init(KEY, jnp.zeros((2, 5))))
+        assert ("batch_stats" in variables) == (name != "r3gan")
+        critic = jax.eval_shape(lambda d=discriminator: d.init(KEY, jnp.zeros((2, *SHAPE))))
+        assert set(critic) == {"params"}
 
 
 def test_blocks_without_norm_begin_as_identities():

@@ -28,7 +28,7 @@ def random_images(shape, seed=1):
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
 
-# --- the whole network ---
+# --- the full network ---
 
 # First two features of both images as torch-fidelity 0.4.0 on PyTorch 2.13.0 computes them (in
 # float64) from `random_weights()` and `random_images((2, 32, 32, 3))`.
@@ -118,7 +118,7 @@ def test_images_of_the_right_size_are_not_resampled():
 
 
 def naive_pool(x, reduce):
-    """3x3, stride 1, over the pixels that are there."""
+    """3x3, stride 1, over the pixels of the image."""
     height, width = x.shape[1:3]
     output = np.zeros_like(x)
     for i in range(height):

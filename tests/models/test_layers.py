@@ -1,5 +1,7 @@
 """Conv and ConvTranspose against Flax's, values and gradients, over shapes."""
 
+import json
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -157,3 +159,57 @@ def test_max_pool_is_flaxs_and_so_is_its_gradient(shape):
     weights = jax.random.normal(jax.random.key(1), theirs(x).shape)
     grad = lambda pool: jax.grad(lambda x: jnp.sum(weights * pool(x)))(x)
     np.testing.assert_array_equal(grad(layers.max_pool), grad(theirs))
+
+
+def test_average_pooling_is_the_mean_of_squares_and_drops_an_odd_edge():
+    x = np.random.default_rng(0).normal(size=(2, 5, 6, 3)).astype(np.float32)
+    expected = x[:, :4].reshape(2, 2, 2, 3, 2, 3).mean((2, 4))
+    np.testing.assert_allclose(layers.average_pool_2x2(jnp.asarray(x)), expected, rtol=1e-5)
+
+
+def test_upsampling_repeats_pixels_and_pooling_undoes_it():
+    x = np.arange(4.0).reshape(1, 2, 2, 1)
+    expected = [[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 3, 3], [2, 2, 3, 3]]
+    np.testing.assert_array_equal(layers.upsample_nearest(x)[0, :, :, 0], expected)
+    np.testing.assert_array_equal(layers.average_pool_2x2(layers.upsample_nearest(x)), x)
+    assert layers.upsample_nearest(x, 3).shape == (1, 6, 6, 1)
+
+
+BATCH_NORM_UNDER_PMAP = """
+import json
+import jax
+import jax.numpy as jnp
+from genjax.devices import AXIS
+from genjax.models.layers import batch_norm
+
+x = jnp.arange(24.0).reshape(8, 3) ** 2
+
+def apply(train, variables, x):
+    norm = batch_norm(train, momentum=0.9, dtype="float32")
+    return norm.apply(variables, x, mutable=["batch_stats"])
+
+variables = batch_norm(True, momentum=0.9, dtype="float32").init(jax.random.key(0), x)
+out = {}
+for train in (True, False):
+    y, stats = apply(train, variables, x)
+    devices = jax.pmap(lambda x: apply(train, variables, x), AXIS)
+    shares, of_devices = devices(x.reshape(2, 4, 3))
+    out[train] = {
+        "results": [y.tolist(), shares.reshape(8, 3).tolist()],
+        "means": [stats["batch_stats"]["mean"].tolist()]
+        + of_devices["batch_stats"]["mean"].tolist(),
+    }
+print(json.dumps(out))
+"""
+
+
+def test_batch_norm_under_pmap_has_the_statistics_of_the_global_batch(python):
+    run = python(BATCH_NORM_UNDER_PMAP, devices=2)
+    assert run.returncode == 0, run.stderr
+    out = json.loads(run.stdout)
+    for mode in out.values():
+        for name in ("results", "means"):
+            first, *others = mode[name]
+            for other in others:
+                np.testing.assert_allclose(other, first, rtol=1e-4, atol=1e-5)
+    assert np.abs(out["true"]["means"][0]).max() > 0 and not np.any(out["false"]["means"][0])

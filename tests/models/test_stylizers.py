@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from genjax.models.stylizers import Decoder, TransformNet, decoder_layers, enlarge
+from genjax.models.stylizers import Decoder, TransformNet, decoder_layers
 from genjax.models.vgg import WIDTHS
 
 
@@ -28,12 +28,6 @@ def test_a_decoder_is_the_way_of_vgg_backwards():
     assert kernels["conv4_1"] == (3, 3, 512, 256) and kernels["conv3_4"] == (3, 3, 256, 256)
     assert kernels["conv3_1"] == (3, 3, 256, 128) and kernels["conv1_1"] == (3, 3, 64, 3)
     assert len(kernels) == 9 and WIDTHS[3] == 512
-
-
-def test_enlarge():
-    x = np.arange(4.0).reshape(1, 2, 2, 1)
-    expected = [[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 3, 3], [2, 2, 3, 3]]
-    np.testing.assert_array_equal(enlarge(x)[0, :, :, 0], expected)
 
 
 def test_pictures_of_a_batch_do_not_see_each_other():

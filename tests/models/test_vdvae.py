@@ -43,6 +43,21 @@ def test_levels_below_the_chosen_ones_do_not_see_the_image(params, apply):
     np.testing.assert_allclose(show(dark, 0), apply(params, keys)[0], rtol=1e-5, atol=1e-6)
 
 
+def test_remat_changes_neither_parameters_nor_gradients(params):
+    keys, x = jax.random.split(KEY, 2), jnp.ones((2, 4, 4, 1))
+    again = NETWORK.clone(remat=True)
+    jax.tree.map(np.testing.assert_array_equal, vdvae.init(again, KEY), params)
+    params = jax.tree.map(lambda x: x + 0.1 * jax.random.normal(KEY, x.shape), params)
+
+    def gradient(network):
+        loss = lambda p: jnp.sum(network.apply({"params": p}, keys, x)[0] ** 2)
+        return jax.grad(loss)
+
+    assert "remat" in str(jax.make_jaxpr(gradient(again))(params))
+    first, second = jax.jit(gradient(NETWORK))(params), jax.jit(gradient(again))(params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), first, second)
+
+
 def test_residual_posteriors_are_relative_to_the_prior():
     q = vdvae.POSTERIORS["residual"](1.0, 2.0, 10.0, 20.0)
     assert q == (11.0, 22.0) and vdvae.POSTERIORS["direct"](1.0, 2.0, 10.0, 20.0) == (1.0, 2.0)

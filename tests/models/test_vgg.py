@@ -74,14 +74,14 @@ def test_every_activation(monkeypatch, depth, variant, pool, padding):
     variables = jax.eval_shape(net.init, jax.random.key(0), images)
     draw = lambda x: jnp.asarray(0.3 * rng.standard_normal(x.shape), jnp.float32)
     params = jax.tree.map(draw, variables["params"])
-    found = jax.jit(net.apply)({"params": params}, images)
-    assert set(found) == set(layers)
+    activations = jax.jit(net.apply)({"params": params}, images)
+    assert set(activations) == set(layers)
     for image, i in zip(images, range(2)):
         expected = naive(params, image, depth, variant, pool, padding)
         for name in layers:
             want = expected[name]
-            assert found[name].shape[1:] == want.shape
-            error = np.abs(found[name][i] - want).max() / np.abs(want).max()
+            assert activations[name].shape[1:] == want.shape
+            error = np.abs(activations[name][i] - want).max() / np.abs(want).max()
             assert error < 5e-5, (name, error)
 
 
@@ -115,11 +115,11 @@ def test_reach(monkeypatch, layer):
     small(monkeypatch, (2, 2, 2, 2, 2))
     net = VGG((layer,), variant="torchvision", pool="avg")
     stride, radius = reach([layer])
-    size, place = 96, 96 // stride // 2
+    size, index = 96, 96 // stride // 2
     x = jnp.ones((1, size, size, 3))
     params = jax.tree.map(lambda p: jnp.abs(p) + 0.1, jax.jit(net.init)(jax.random.key(0), x))
-    at = lambda x: net.apply(params, x)[layer][0, place, place].sum()
+    at = lambda x: net.apply(params, x)[layer][0, index, index].sum()
     gradient = jax.jit(jax.grad(at))(x)
     rows = np.flatnonzero(np.abs(gradient[0]).sum((1, 2)))
-    assert rows[0] == place * stride - radius
-    assert rows[-1] == place * stride + stride - 1 + radius
+    assert rows[0] == index * stride - radius
+    assert rows[-1] == index * stride + stride - 1 + radius

@@ -1,3 +1,5 @@
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,9 +30,9 @@ def test_nearest_codes_are_nearest():
 def test_the_codebook_is_the_moving_average_of_its_vectors():
     book = jax.tree.map(np.asarray, vqvae.init_codebook(KEY, 4, 3))
     z, index = RNG.randn(50, 3).astype(np.float32), RNG.randint(0, 3, 50)
-    found = vqvae.update_codebook(book, jnp.asarray(z), jnp.asarray(index), 0.9, 0.0, KEY)
+    result = vqvae.update_codebook(book, jnp.asarray(z), jnp.asarray(index), 0.9, 0.0, KEY)
     for name, value in naive_update(book, z, index, 0.9).items():
-        np.testing.assert_allclose(found[name], value, rtol=1e-5)
+        np.testing.assert_allclose(result[name], value, rtol=1e-5)
 
 
 def test_the_averages_settle_on_k_means():
@@ -41,9 +43,9 @@ def test_the_averages_settle_on_k_means():
         index = vqvae.nearest_codes(z, book["codes"])
         key = jax.random.fold_in(KEY, step)
         book = vqvae.update_codebook(book, z, index, 0.7, 1.0, key)
-    found = np.asarray(book["codes"])
-    found = found[np.argsort(found[:, 0] + 2 * found[:, 1])]
-    np.testing.assert_allclose(found, centres, atol=0.1)
+    codes = np.asarray(book["codes"])
+    codes = codes[np.argsort(codes[:, 0] + 2 * codes[:, 1])]
+    np.testing.assert_allclose(codes, centres, atol=0.1)
 
 
 def test_dead_codes_become_vectors_of_the_batch_and_living_ones_stay():
@@ -51,11 +53,38 @@ def test_dead_codes_become_vectors_of_the_batch_and_living_ones_stay():
     z = jnp.asarray(RNG.randn(20, 3), jnp.float32)
     index = jnp.zeros(20, jnp.int32)
     alive = vqvae.update_codebook(book, z, index, 0.5, 0.0, KEY)
-    found = vqvae.update_codebook(book, z, index, 0.5, 1.0, KEY)
-    np.testing.assert_array_equal(found["codes"][0], alive["codes"][0])
-    for code in np.asarray(found["codes"][1:]):
+    result = vqvae.update_codebook(book, z, index, 0.5, 1.0, KEY)
+    np.testing.assert_array_equal(result["codes"][0], alive["codes"][0])
+    for code in np.asarray(result["codes"][1:]):
         assert np.abs(np.asarray(z) - code).sum(1).min() < 1e-5
-    np.testing.assert_allclose(found["counts"][1:], 1.0)
+    np.testing.assert_allclose(result["counts"][1:], 1.0)
+
+
+UPDATE_UNDER_PMAP = """
+import json
+import jax
+import jax.numpy as jnp
+from genjax.devices import AXIS
+from genjax.models import vqvae
+
+key = jax.random.key(0)
+book = vqvae.init_codebook(key, 6, 3)
+z = jax.random.normal(jax.random.key(1), (20, 3))
+index = vqvae.nearest_codes(z, book["codes"]) // 2  # half of the codes are unused
+update = lambda z, index: vqvae.update_codebook(book, z, index, 0.5, 1.0, key)
+split = lambda x: x.reshape(2, 10, *x.shape[1:])
+one, two = update(z, index), jax.pmap(update, AXIS)(split(z), split(index))
+print(json.dumps([jax.tree.map(lambda x: x.tolist(), tree) for tree in (one, two)]))
+"""
+
+
+def test_under_pmap_every_device_has_the_codebook_of_the_global_batch(python):
+    run = python(UPDATE_UNDER_PMAP, devices=2)
+    assert run.returncode == 0, run.stderr
+    one, two = json.loads(run.stdout)
+    for name, expected in one.items():
+        for device in two[name]:
+            np.testing.assert_allclose(device, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_the_gradient_goes_straight_through():

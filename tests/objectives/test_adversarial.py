@@ -45,10 +45,10 @@ BY_HAND = {
 def test_a_loss_is_what_its_paper_writes(name):
     loss, (discriminator, generator) = LOSSES[name], BY_HAND[name]
     for smoothing in (0.0, 0.1) if loss.smooths else (0.0,):
-        found = loss.discriminator(jnp.array(R), jnp.array(F), smoothing)
-        np.testing.assert_allclose(found, discriminator(R, F, smoothing), rtol=1e-5, atol=1e-6)
-    found = loss.generator(jnp.array(R), jnp.array(F))
-    np.testing.assert_allclose(found, generator(R, F), rtol=1e-5, atol=1e-6)
+        result = loss.discriminator(jnp.array(R), jnp.array(F), smoothing)
+        np.testing.assert_allclose(result, discriminator(R, F, smoothing), rtol=1e-5, atol=1e-6)
+    result = loss.generator(jnp.array(R), jnp.array(F))
+    np.testing.assert_allclose(result, generator(R, F), rtol=1e-5, atol=1e-6)
     assert loss.relativistic == (name == "relativistic")
 
 
@@ -59,10 +59,10 @@ def test_derivatives_are_those_of_finite_differences(name):
     r, f = jnp.array(R + 0.013), jnp.array(F + 0.017)  # off the hinge
     for fn in (lambda r, f: loss.discriminator(r, f, 0.0), loss.generator):
         for which in (0, 1):
-            found = jax.grad(lambda r, f, fn=fn: jnp.sum(fn(r, f)), which)(r, f)
+            result = jax.grad(lambda r, f, fn=fn: jnp.sum(fn(r, f)), which)(r, f)
             up = [r, f][:which] + [[r, f][which] + h] + [r, f][which + 1 :]
             down = [r, f][:which] + [[r, f][which] - h] + [r, f][which + 1 :]
-            np.testing.assert_allclose(found, (fn(*up) - fn(*down)) / (2 * h), atol=2e-3)
+            np.testing.assert_allclose(result, (fn(*up) - fn(*down)) / (2 * h), atol=2e-3)
 
 
 @pytest.mark.parametrize("name", LOSSES)

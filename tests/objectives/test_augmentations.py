@@ -20,10 +20,10 @@ differentiable = jax.jit(diffaugment)
 
 def test_a_translation_shifts_and_fills_with_zero():
     image = IMAGES[0] + 3.0  # nowhere 0
-    seen = set()
+    shifts = set()
     for moved in np.asarray(jax.jit(jax.vmap(lambda key: translation(image, key)))(keys(60))):
         rows, columns = (np.flatnonzero(moved.any(axis=(a, 2))) for a in (1, 0))
-        found = [
+        matches = [
             (dy, dx)
             for dy in (-1, 0, 1)
             for dx in (-2, -1, 0, 1, 2)
@@ -34,9 +34,9 @@ def test_a_translation_shifts_and_fills_with_zero():
             and len(rows) == 8 - abs(dy)
             and len(columns) == 12 - abs(dx)
         ]
-        assert len(found) == 1
-        seen.add(found[0])
-    assert len(seen) > 10  # of 15
+        assert len(matches) == 1
+        shifts.add(matches[0])
+    assert len(shifts) > 10  # of 15
 
 
 def test_cutout_blanks_half_of_each_side_or_what_of_it_is_inside():
@@ -62,10 +62,10 @@ def test_colours_keep_what_they_should():
 
 
 def test_an_image_is_augmented_by_its_own_key_alone():
-    whole = differentiable(IMAGES, keys(3))
+    batch = differentiable(IMAGES, keys(3))
     turned = differentiable(IMAGES[::-1], keys(3)[::-1])
-    np.testing.assert_allclose(turned[::-1], whole, atol=1e-6)
-    assert jnp.abs(whole - IMAGES).max() > 0.1
+    np.testing.assert_allclose(turned[::-1], batch, atol=1e-6)
+    assert jnp.abs(batch - IMAGES).max() > 0.1
     np.testing.assert_array_equal(diffaugment(IMAGES, keys(3), ()), IMAGES)
 
 
@@ -100,8 +100,8 @@ def test_blits_are_mirrors_turns_and_shifts_of_whole_pixels():
     names, pictures = list(known), np.stack(list(known.values()))
     errors = np.abs(moved[:, None] - pictures[None]).max((2, 3, 4))
     assert errors.min(1).max() < 1e-5
-    found = [names[i] for i in errors.argmin(1)]
-    for part, options in zip(zip(*found), (2, 4, 5, 5)):
+    moves = [names[i] for i in errors.argmin(1)]
+    for part, options in zip(zip(*moves), (2, 4, 5, 5)):
         assert len(set(part)) == options
 
 
@@ -142,9 +142,9 @@ def test_colours_are_those_of_the_papers_matrices():
     last = np.diag([0, 0, 0, 1])
     saturation = grey + last + (eye - grey - last) * 2 ** n[4]
     matrix = saturation @ hue @ negative @ scale @ translate
-    found = ada.recolor(IMAGES[0], draw)
+    result = ada.recolor(IMAGES[0], draw)
     wanted = IMAGES[0] @ matrix[:3, :3].T + matrix[:3, 3]
-    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    np.testing.assert_allclose(result, wanted, atol=1e-5)
     # Of one channel: what grey becomes.
     single = ada.recolor(IMAGES[0, :, :, :1], draw)
     wanted = jnp.broadcast_to(IMAGES[0, :, :, :1], (8, 12, 3)) @ matrix[:3, :3].T + matrix[:3, 3]
@@ -156,11 +156,11 @@ def test_the_feedback_moves_p_towards_the_target():
     update = lambda state, sign: ada.update_feedback(
         state, sign, 64, target=0.6, interval=4, speed_images=5120
     )
-    seen = []
+    probabilities = []
     for sign in (1.0, 1.0, 1.0, 0.0, 0.1, 0.9, 0.5, 0.5):  # means 0.75 and 0.5
         state = update(state, sign)
-        seen.append(float(state["p"]))
-    np.testing.assert_allclose(seen, [0.2] * 3 + [0.25] * 4 + [0.2], atol=1e-6)
+        probabilities.append(float(state["p"]))
+    np.testing.assert_allclose(probabilities, [0.2] * 3 + [0.25] * 4 + [0.2], atol=1e-6)
     for _ in range(400):
         state = update(state, 1.0)
     assert state["p"] == 1.0
@@ -175,5 +175,5 @@ def test_every_group_can_be_differentiated_twice():
     def slope(x):
         return jnp.sum(jax.grad(lambda x: jnp.sum(ada.augment(x, keys(1), 1.0) ** 2))(x) ** 2)
 
-    found = jax.jit(jax.grad(slope))(images)
-    assert jnp.isfinite(found).all() and jnp.abs(found).max() > 0
+    gradient = jax.jit(jax.grad(slope))(images)
+    assert jnp.isfinite(gradient).all() and jnp.abs(gradient).max() > 0

@@ -30,8 +30,8 @@ def test_its_own_derivative_is_of_second_order():
     squares = lambda x: jnp.sum(penalties.value_and_squared_gradient_norm(quadratic, x)[1])
     a = np.asarray(A, np.float64)
     wanted = 2 * np.asarray(X, np.float64).reshape(5, -1) @ np.linalg.matrix_power(a + a.T, 2)
-    found = jax.grad(squares)(X).reshape(5, -1)
-    np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-3 * np.abs(wanted).max())
+    result = jax.grad(squares)(X).reshape(5, -1)
+    np.testing.assert_allclose(result, wanted, rtol=1e-3, atol=1e-3 * np.abs(wanted).max())
 
 
 def test_the_gradient_penalty_is_zero_where_the_slope_is_one():
@@ -39,16 +39,16 @@ def test_the_gradient_penalty_is_zero_where_the_slope_is_one():
     linear = lambda scale: lambda x: scale * jnp.sum(x * w, axis=(1, 2, 3)) / jnp.linalg.norm(w)
     keys = jax.random.split(KEY, 5)
     for scale in (1.0, 3.0, 0.0):
-        found = penalties.gradient_penalty(linear(scale), X, -X, keys)
-        np.testing.assert_allclose(found, np.full(5, (scale - 1) ** 2), atol=1e-5)
+        result = penalties.gradient_penalty(linear(scale), X, -X, keys)
+        np.testing.assert_allclose(result, np.full(5, (scale - 1) ** 2), atol=1e-5)
 
 
 def test_the_gradient_penalty_looks_between_real_and_made():
     # D = |x|^2 / 2 has the slope |x|: here |u a + (1 - u) b| with one u an image.
     keys = jax.random.split(KEY, 1000)
     real, fake = jnp.full((1000, 1, 1, 1), 5.0), jnp.full((1000, 1, 1, 1), 2.0)
-    found = penalties.gradient_penalty(lambda x: jnp.sum(x**2, (1, 2, 3)) / 2, real, fake, keys)
-    slopes = 1 + jnp.sqrt(found)
+    result = penalties.gradient_penalty(lambda x: jnp.sum(x**2, (1, 2, 3)) / 2, real, fake, keys)
+    slopes = 1 + jnp.sqrt(result)
     assert slopes.min() > 2 and slopes.max() < 5
     np.testing.assert_allclose(jnp.mean(slopes), 3.5, atol=0.1)
     np.testing.assert_allclose(jnp.std(slopes), 3 / np.sqrt(12), atol=0.05)

@@ -90,9 +90,9 @@ def test_gram_gradient_in_closed_form(features):
 def test_wasserstein_of_one_dimension_and_of_diagonals():
     mean, mean_t = np.array([1.0, -2.0]), np.array([0.5, 3.0])
     std, std_t = np.array([2.0, 0.3]), np.array([1.5, 0.0])
-    found = style.wasserstein2(mean, np.diag(std**2), mean_t, np.diag(std_t**2))
+    result = style.wasserstein2(mean, np.diag(std**2), mean_t, np.diag(std_t**2))
     expected = ((mean - mean_t) ** 2).sum() + ((std - std_t) ** 2).sum()
-    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    np.testing.assert_allclose(result, expected, rtol=1e-12)
     # Gradient by the covariance: 1 - std_t / std on the diagonal.
     gradient = jax.grad(style.wasserstein2, 1)(
         mean, jnp.diag(jnp.asarray(std**2)), mean_t, np.diag(std_t**2)
@@ -118,8 +118,8 @@ def test_sums_add_up_and_weights_are_multiplicities(name, features):
     x, _ = features
     loss = STYLE_LOSSES[name]
     halves = jax.tree.map(jnp.add, loss.sums(x[:2]), loss.sums(x[2:]))
-    whole = loss.sums(x)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), halves, whole)
+    full = loss.sums(x)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), halves, full)
     weights = np.array([0, 1, 2, 1, 0])[None].repeat(6, 0)
     repeated = np.concatenate([x[:, 1:2], x[:, 2:3], x[:, 2:3], x[:, 3:4]], 1)
     jax.tree.map(

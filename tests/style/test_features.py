@@ -1,4 +1,4 @@
-"""AdaIN and WCT against what they are to do: moments, and distances to naive NumPy."""
+"""AdaIN and WCT: the moments of their results, and differences from naive NumPy."""
 
 import jax
 import jax.numpy as jnp

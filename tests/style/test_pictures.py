@@ -1,4 +1,4 @@
-"""Pictures in and out: size, turn, transparency, depth of colour; what colours become."""
+"""Reading and writing pictures: size, orientation, transparency, bit depth; colour transfer."""
 
 import struct
 import zlib
@@ -45,32 +45,32 @@ def test_turned_by_exif_and_laid_over_white(tmp_path):
 def test_what_is_written(tmp_path, with_alpha):
     image = RNG.random((6, 5, 3)).astype(np.float32)
     alpha = RNG.random((6, 5)).astype(np.float32) if with_alpha else None
-    whole = np.concatenate([image, alpha[..., None]], -1) if with_alpha else image
+    pixels = np.concatenate([image, alpha[..., None]], -1) if with_alpha else image
     for kind in pictures.KINDS:
         path = pictures.save_picture(tmp_path / kind, image, alpha, kind, {"content": "a.jpg"})
-        with Image.open(path) as found:
-            found.load()
+        with Image.open(path) as saved:
+            saved.load()
             if kind == "jpeg":
-                assert found.mode == "RGB" and b"a.jpg" in found.info["comment"]
-                assert b"trainedAlgorithmicMedia" in found.info["xmp"]
+                assert saved.mode == "RGB" and b"a.jpg" in saved.info["comment"]
+                assert b"trainedAlgorithmicMedia" in saved.info["xmp"]
                 over = image if alpha is None else image * alpha[..., None] + 1 - alpha[..., None]
-                assert np.abs(np.asarray(found) / 255 - over).mean() < 0.2
+                assert np.abs(np.asarray(saved) / 255 - over).mean() < 0.2
                 continue
-            assert found.text["genjax:content"] == "a.jpg" and "synthetic" in found.text["Source"]
-            np.testing.assert_allclose(np.asarray(found) / 255, whole, atol=1 / 250)
+            assert saved.text["genjax:content"] == "a.jpg" and "synthetic" in saved.text["Source"]
+            np.testing.assert_allclose(np.asarray(saved) / 255, pixels, atol=1 / 250)
     data = (tmp_path / "png16.png").read_bytes()
-    assert np.abs(sixteen(data) / 65535 - whole).max() < 1e-5
+    assert np.abs(sixteen(data) / 65535 - pixels).max() < 1e-5
 
 
 def sixteen(data):
-    """Pixels of a 16-bit PNG with filter 1 in every line."""
-    chunks, place = {}, 8
-    while place < len(data):
-        (length,) = struct.unpack_from(">I", data, place)
-        kind, body = data[place + 4 : place + 8], data[place + 8 : place + 8 + length]
-        assert struct.unpack_from(">I", data, place + 8 + length)[0] == zlib.crc32(kind + body)
+    """Decodes a 16-bit PNG with filter 1 in every line."""
+    chunks, position = {}, 8
+    while position < len(data):
+        (length,) = struct.unpack_from(">I", data, position)
+        kind, body = data[position + 4 : position + 8], data[position + 8 : position + 8 + length]
+        assert struct.unpack_from(">I", data, position + 8 + length)[0] == zlib.crc32(kind + body)
         chunks[kind] = body
-        place += 12 + length
+        position += 12 + length
     width, height, depth, color = struct.unpack(">IIBB", chunks[b"IHDR"][:10])
     channels = {2: 3, 6: 4}[color]
     lines = np.frombuffer(zlib.decompress(chunks[b"IDAT"]), np.uint8).reshape(height, -1)

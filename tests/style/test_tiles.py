@@ -1,4 +1,4 @@
-"""Sums over tiles are those of the whole picture, and so are their gradients."""
+"""Sums over tiles equal those over the full picture, and so do their gradients."""
 
 import dataclasses
 
@@ -46,18 +46,19 @@ def _test_equal(monkeypatch, padding, size):
     net = VGG(layers, variant="torchvision", padding=padding)
     rng = np.random.default_rng(0)
     image = jnp.asarray(rng.random((1, *size, 3)))
-    params = jax.jit(net.init)(jax.random.key(0), image)
+    shapes = jax.eval_shape(net.init, jax.random.key(0), image)
+    params = jax.tree.map(lambda s: jnp.asarray(0.2 * rng.normal(size=s.shape)), shapes)
     tiles = make_tiles(*size, 8, *reach(layers))
     assert len(tiles) > 20 and tiles.window[0] < size[0]
 
-    def whole(image):
+    def at_once(image):
         return {n: moment_sums(x[0], None) for n, x in net.apply(params, image).items()}
 
     def tiled(image):
         def sums(start, owned, window):
-            found = net.apply(params, window)
+            activations = net.apply(params, window)
             own = lambda x: ownership(start, owned, tiles.window, x.shape[1:])
-            return {n: moment_sums(x[0], own(x)) for n, x in found.items()}
+            return {n: moment_sums(x[0], own(x)) for n, x in activations.items()}
 
         return sum_over_tiles(tiles, sums, image)
 
@@ -69,7 +70,7 @@ def _test_equal(monkeypatch, padding, size):
 
         return jax.jit(jax.value_and_grad(loss, has_aux=True))(image)
 
-    ((_, sums), gradient), ((_, sums_t), gradient_t) = value(whole), value(tiled)
+    ((_, sums), gradient), ((_, sums_t), gradient_t) = value(at_once), value(tiled)
     for name in layers:
         for key in ("n", "s1", "s2"):
             np.testing.assert_allclose(sums_t[name][key], sums[name][key], rtol=1e-12)

@@ -4,9 +4,11 @@ import numpy as np
 import optax
 import pytest
 
-from genjax.train.guard import NotFinite, all_finite, checked_names, guarded
+from genjax.rng import Rngs
+from genjax.train.guard import NotFinite, all_finite, checked_names, guard
 from genjax.train.parallel import Parallel
-from genjax.train.state import Ema, init_state, make_train_step
+from genjax.train.state import Ema, init_state
+from genjax.train.step import LossUpdate
 
 TX = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(0.1))
 
@@ -25,12 +27,16 @@ def loss_fn(params, model_state, batch, rngs, train):
 def steps(policy, xs, kind="jit"):
     """[(state, metrics, health)] after each step, on the batches x = xs[i]."""
     parallel = Parallel.create(kind, 1)
-    plain = make_train_step(loss_fn, TX, Ema(0.9), axis_name=parallel.axis_name)
+    update = LossUpdate(loss_fn, TX, Ema(0.9))
+    advance = lambda state, batch: update(state, batch, Rngs(state.rng, 0, batch["slot"]))
+
+    def guarded(state, batch):
+        return guard(state, *advance(state, batch), jnp.zeros((), bool), policy)
+
     state = init_state(0, init, TX.init, Ema(0.9))
     batch = {"x": np.ones(4, np.float32), "slot": np.arange(4, dtype=np.int32)}
-    single = make_train_step(loss_fn, TX, Ema(0.9))
-    names = checked_names(single, state, jax.tree.map(jnp.asarray, batch))
-    step = parallel.compile_train_step(guarded(plain, policy, parallel.axis_name), state)
+    names = checked_names(advance, state, jax.tree.map(jnp.asarray, batch))
+    step = parallel.compile_train_step(guarded, state)
     state, history = parallel.replicate(state), []
     for x in xs:
         batch["x"] = np.full(4, x, np.float32)

@@ -26,15 +26,15 @@ def test_a_second_run_is_refused_and_told_who_is_first(start, tmp_path):
     with pytest.raises(UserError, match=f"in use by process {process.pid} on {platform.node()}"):
         with locked(tmp_path):
             pass
-    said = []
+    messages = []
     process.send_signal(signal.SIGKILL)
     process.wait()
-    with locked(tmp_path, said.append):  # the first one is dead: its lock is stale
+    with locked(tmp_path, messages.append):  # the first one is dead: its lock is stale
         pass
-    assert len(said) == 1 and f"process {process.pid} " in said[0]
-    with locked(tmp_path, said.append):  # this one was given back
+    assert len(messages) == 1 and f"process {process.pid} " in messages[0]
+    with locked(tmp_path, messages.append):  # this one was given back
         pass
-    assert len(said) == 1
+    assert len(messages) == 1
 
 
 def test_a_damaged_lock_file_is_no_lock(tmp_path):

@@ -28,18 +28,18 @@ def test_a_damaged_line_costs_no_other_and_the_file_is_kept(tmp_path):
     path = tmp_path / "metrics.jsonl"
     bad = b'{"step": 2, "train/\xff\n[3]\n{"loss": 1}\n'
     path.write_bytes(b'{"step": 1}\n' + bad + b'{"step": 4}\n{"step": 5')
-    said = []
-    logs.MetricLog(tmp_path, 9, said.append).close()
+    messages = []
+    logs.MetricLog(tmp_path, 9, messages.append).close()
     assert path.read_text() == '{"step": 1}\n{"step": 4}\n'
     assert (
-        said[0].startswith("3 lines of ")
+        messages[0].startswith("3 lines of ")
         and bad in (tmp_path / "metrics.jsonl.damaged").read_bytes()
     )
 
 
 def test_speed_is_never_negative():
     progress = logs.Progress(0, 10, 16, quiet=True)
-    progress.restart(2)  # two steps in the first dispatch, one of them not yet told of
+    progress.restart(2)  # two steps in the first dispatch, `update` not yet called
     assert progress.images_per_second == 0
     progress.update(4)
     assert progress.images_per_second > 0

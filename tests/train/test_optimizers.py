@@ -14,7 +14,7 @@ from genjax.train.optimizers import (
 )
 
 
-# Another one keeps the norm of kernels and has learning rates of its own: it is tested below.
+# airbench fixes the norm of kernels and has its own learning rates: it is tested below.
 @pytest.mark.parametrize("name", [name for name in OPTIMIZERS if name != "airbench"])
 def test_each_optimizer_solves_a_least_squares_problem(name):
     target = {"kernel": jnp.ones((3, 3, 2, 4)), "bias": -jnp.ones(4)}
@@ -29,8 +29,10 @@ def test_each_optimizer_solves_a_least_squares_problem(name):
             jnp.sum((a - b) ** 2) for a, b in zip(jax.tree.leaves(p), jax.tree.leaves(target))
         )
         value, grads = jax.value_and_grad(loss)(params)
-        tried = optax.with_extra_args_support(tx)  # of a line search
-        updates, state = tried.update(grads, state, params, value=value, grad=grads, value_fn=loss)
+        searching = optax.with_extra_args_support(tx)  # arguments of a line search
+        updates, state = searching.update(
+            grads, state, params, value=value, grad=grads, value_fn=loss
+        )
         return optax.apply_updates(params, updates), state, value
 
     first = None
@@ -51,9 +53,12 @@ def test_weight_decay_shrinks_kernels_and_spares_biases(name):
 
 def test_a_box_holds_parameters():
     tx = optax.chain(make_optimizer("sgd", lambda _: 1.0, momentum=0.0), keep_in_box(0.0, 1.0))
-    params = jnp.array([0.2, 0.5, 0.9])
-    updates, _ = tx.update(jnp.array([0.5, 0.1, -0.4]), tx.init(params), params)
-    np.testing.assert_allclose(params + updates, [0.0, 0.4, 1.0], atol=1e-7)
+    params = {"a": jnp.array([0.2, 0.5, 0.9]), "b": {"c": jnp.zeros(2)}}
+    grads = {"a": jnp.array([0.5, 0.1, -0.4]), "b": {"c": jnp.array([1.0, -0.3])}}
+    updates, _ = tx.update(grads, tx.init(params), params)
+    moved = optax.apply_updates(params, updates)
+    np.testing.assert_allclose(moved["a"], [0.0, 0.4, 1.0], atol=1e-7)
+    np.testing.assert_allclose(moved["b"]["c"], [0.0, 0.3], atol=1e-7)
 
 
 def test_clipping_bounds_the_global_norm():
@@ -75,7 +80,7 @@ def test_schedules_warm_up_and_end_where_they_should(name):
 def test_muon_treats_a_convolution_as_a_matrix():
     tx = make_optimizer("muon", lambda _: 1.0, momentum=0.0)
     kernel = jax.random.normal(jax.random.key(0), (3, 3, 4, 8))
-    updates, _ = tx.update({"k": kernel}, tx.init({"k": kernel}), {"k": kernel})
+    updates, _ = jax.jit(tx.update)({"k": kernel}, tx.init({"k": kernel}), {"k": kernel})
     values = jnp.linalg.svd(updates["k"].reshape(36, 8), compute_uv=False)
     assert values.max() / values.min() < 2.5  # orthogonalised; the gradient's own ratio is larger
     raw = jnp.linalg.svd(kernel.reshape(36, 8), compute_uv=False)
@@ -93,6 +98,16 @@ def test_orthogonalize_brings_singular_values_near_one():
         np.testing.assert_allclose(inside, np.diag(np.diag(inside)), atol=1e-4)
 
 
+@pytest.mark.parametrize("shape", [(12, 5), (5, 12)])
+@pytest.mark.parametrize("steps", [3, 5])
+def test_orthogonalize_is_the_iteration_of_optax(shape, steps):
+    matrix = jax.random.normal(jax.random.key(0), shape)
+    tx = optax.contrib.scale_by_muon(ns_steps=steps, beta=0.0, eps=1e-7, nesterov=False)
+    expected, _ = jax.jit(tx.update)(matrix, tx.init(matrix))
+    result = jax.jit(orthogonalize, static_argnums=1)(matrix, steps)
+    np.testing.assert_allclose(result, expected, atol=2e-6)
+
+
 def test_the_speed_runs_optimizer():
     schedule = make_schedule(0.24, "linear", 0, 200)
     tx = make_optimizer("airbench", schedule, momentum=0.6, weight_decay=4e-3)
@@ -102,11 +117,11 @@ def test_the_speed_runs_optimizer():
         "group": {"kernel": jax.random.normal(key, (3, 3, 24, 64)), "bias": jnp.ones(64)},
         "head": {"kernel": jnp.ones((256, 10))},
     }
-    state = tx.init(params)
+    init, update = jax.jit(tx.init), jax.jit(tx.update)
     zeros = jax.tree.map(jnp.zeros_like, params)
-    updates, state = tx.update(zeros, state, params)
-    # Without gradients, kernels are only brought to the norm sqrt(out), the rest only decays:
-    # torch's Nesterov of a constant d is (1 + 0.85) d at first.
+    updates, _ = update(zeros, init(params), params)
+    # Without gradients, kernels are only scaled to the norm sqrt(out), and the rest only decays:
+    # the first step of torch's Nesterov momentum with a constant d is (1 + 0.85) d.
     kernel = params["group"]["kernel"] + updates["group"]["kernel"]
     np.testing.assert_allclose(jnp.linalg.norm(kernel), 8.0, rtol=1e-5)
     for decayed in (updates["whitening_bias"], updates["group"]["bias"], updates["head"]["kernel"]):
@@ -114,8 +129,7 @@ def test_the_speed_runs_optimizer():
 
     # A kernel moves by an orthogonal matrix times the learning rate.
     grads = {**zeros, "group": {**zeros["group"], "kernel": jax.random.normal(key, (3, 3, 24, 64))}}
-    state = tx.init(params)
-    updates, _ = tx.update(grads, state, params)
+    updates, _ = update(grads, init(params), params)
     scaled = params["group"]["kernel"] * 8 / jnp.linalg.norm(params["group"]["kernel"])
     moved = (params["group"]["kernel"] + updates["group"]["kernel"] - scaled).reshape(-1, 64)
     values = np.linalg.svd(moved / 0.24, compute_uv=False)
@@ -124,9 +138,9 @@ def test_the_speed_runs_optimizer():
     # The first bias learns for 3/8 of the training.
     for step, learns in ((74, True), (75, False), (199, False)):
         at = lambda x, step=step: jnp.asarray(step) if x.dtype == jnp.int32 else x
-        state = jax.tree.map(at, tx.init(params))
+        state = jax.tree.map(at, init(params))
         grads = jax.tree.map(jnp.ones_like, params)
-        updates, _ = tx.update(grads, state, params)
+        updates, _ = update(grads, state, params)
         assert bool((updates["whitening_bias"] != 0).all()) == learns
         assert (updates["group"]["bias"] != 0).all()
 
@@ -134,10 +148,10 @@ def test_the_speed_runs_optimizer():
 def test_large_gradients_change_nothing():
     tx = make_optimizer("adam", lambda step: 0.1, skip_norm=1.0)
     params = {"a": jnp.zeros(2), "b": jnp.zeros(3)}
-    state = tx.init(params)
+    state, update = tx.init(params), jax.jit(tx.update)
     for size, moves in ((0.1, True), (10.0, False), (0.1, True)):
         grads = jax.tree.map(lambda p, size=size: jnp.full_like(p, size), params)
-        updates, new = tx.update(grads, state, params)
+        updates, new = update(grads, state, params)
         changed = [bool((u != 0).any()) for u in jax.tree.leaves(updates)]
         assert changed == [moves] * 2
         same = jax.tree.map(lambda a, b: bool((a == b).all()), new, state)

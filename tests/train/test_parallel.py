@@ -5,15 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from genjax.devices import scan
 from genjax.errors import UserError
-from genjax.train.parallel import Parallel, scan
+from genjax.train.parallel import Parallel
 
 # The real VAE, at smoke size, trained in several ways one after another; a line of JSON for each.
 LOSSES = """
 import json, sys
 import jax, numpy as np
 from configs import vae_digits
-from experiments.run import Run
+from genjax.runner.run import Run
 from genjax.data.dataset import train_batches
 
 def losses(kind, devices, steps=100, accumulate=1, resident=False, per_call=1):
@@ -25,7 +26,7 @@ def losses(kind, devices, steps=100, accumulate=1, resident=False, per_call=1):
     run = Run.build(config)
     p = run.parallel
     shapes = jax.eval_shape(run.init)
-    step_fn = p.compile_train_step(run.train_step, shapes, per_call, resident=resident)
+    step_fn = p.compile_train_step(run.train_step, shapes, per_call)
     state = p.init(run.init)
     batch_at = train_batches(run.train_data, config.batch_size, config.seed)
     whole = ()

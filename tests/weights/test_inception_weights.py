@@ -1,4 +1,4 @@
-"""Where Inception's weights are found, and the strict mapping onto our names."""
+"""Finding Inception's weights, and their strict mapping to our names."""
 
 import dataclasses
 import hashlib
@@ -23,9 +23,15 @@ def arrays():
     }
 
 
+@pytest.fixture(scope="module")
+def zipped(arrays):
+    """A file of the full network, 95 MB."""
+    return tf.torch_zip(arrays)
+
+
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    """The folder of downloads, empty; nobody answers on the network."""
+    """The folder of downloads, empty; there is no network."""
 
     def refuse(url, output):
         raise OSError("Network is\nunreachable")
@@ -36,7 +42,7 @@ def cache(tmp_path, monkeypatch):
 
 
 def publish(monkeypatch, data):
-    """Makes `data` what is published."""
+    """Makes `data` the published file."""
     sha256 = hashlib.sha256(data).hexdigest()
     file = dataclasses.replace(ORIGINAL.file, size=len(data), sha256=sha256)
     monkeypatch.setattr(inception, "INCEPTION", dataclasses.replace(ORIGINAL, file=file))
@@ -86,7 +92,7 @@ NAME = "Mixed_5b.branch1x1.conv.weight"  # [64, 192, 1, 1]
 
 
 @pytest.mark.parametrize(
-    "change,told",
+    "change,message",
     [
         ({NAME: None}, f"{NAME} is missing"),
         ({"AuxLogits.fc.weight": np.zeros(3, np.float32)}, "they have 'AuxLogits.fc.weight' too"),
@@ -96,37 +102,35 @@ NAME = "Mixed_5b.branch1x1.conv.weight"  # [64, 192, 1, 1]
         ({"fc.weight": np.zeros((1000, 2048), np.float32)}, "fc.weight is float32 (1000, 2048)"),
     ],
 )
-def test_other_networks_are_refused_by_name(arrays, change, told):
+def test_other_networks_are_refused_by_name(arrays, change, message):
     changed = {name: array for name, array in (arrays | change).items() if array is not None}
     with pytest.raises(UserError) as error:
         from_torch(changed, "/some/where.pth")
-    assert told in message_of(error) and "/some/where.pth" in message_of(error)
+    assert message in message_of(error) and "/some/where.pth" in message_of(error)
 
 
 # --- finding ---
 
 
-def test_a_given_file_says_which_it_is(arrays, tmp_path, cache):
-    data = tf.torch_legacy(arrays)
+def test_a_given_file_says_which_it_is(arrays, zipped, tmp_path, cache):
     path = tmp_path / "mine.pth"
-    path.write_bytes(data)
+    path.write_bytes(zipped)
     variables, provenance = load_inception(path)
     bias = arrays["fc.bias"]
     np.testing.assert_array_equal(variables["params"]["fc"]["bias"], bias)
     assert provenance == inception.Provenance(
-        str(path), hashlib.sha256(data).hexdigest(), published=False
+        str(path), hashlib.sha256(zipped).hexdigest(), published=False
     )
     assert not cache.exists()
 
 
-def test_downloaded_once_and_verified(arrays, cache, monkeypatch):
-    data = tf.torch_zip(arrays)
-    publish(monkeypatch, data)
-    monkeypatch.setattr(download, "_download", lambda url, output: output.write(data))
+def test_downloaded_once_and_verified(zipped, cache, monkeypatch):
+    publish(monkeypatch, zipped)
+    monkeypatch.setattr(download, "_download", lambda url, output: output.write(zipped))
     _, provenance = load_inception()
     assert provenance.published and provenance.path == str(cache / ORIGINAL.file.name)
     monkeypatch.setattr(download, "_download", None)
-    (cache / ORIGINAL.file.name).write_bytes(data[:-1])
+    (cache / ORIGINAL.file.name).write_bytes(zipped[:-1])
     with pytest.raises(UserError, match="is not the file published"):
         load_inception()
 

@@ -1,4 +1,4 @@
-"""U-Nets under diffusers' names, and safetensors written here."""
+"""U-Nets with diffusers' names, and files of safetensors written here."""
 
 import jax
 import numpy as np

@@ -1,4 +1,4 @@
-"""Everybody's names for VGG's layers, and what becomes of files that are not of it."""
+"""All names of VGG's layers; files of other networks are refused."""
 
 import hashlib
 import pickle
@@ -46,7 +46,7 @@ def written(tmp_path, arrays):
     return path
 
 
-# The places torchvision and pytorch-AdaIN print for their modules, counted there by hand.
+# The positions that torchvision and pytorch-AdaIN print for their modules, counted by hand.
 TORCHVISION_19 = {"conv1_1": 0, "conv1_2": 2, "conv2_1": 5, "conv2_2": 7, "conv3_1": 10}
 TORCHVISION_19 |= {"conv3_4": 16, "conv4_1": 19, "conv4_2": 21, "conv5_1": 28}
 TORCHVISION_16 = {"conv3_1": 10, "conv3_3": 14, "conv4_1": 17, "conv4_3": 21, "conv5_1": 24}

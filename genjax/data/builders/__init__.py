@@ -1,7 +1,7 @@
-"""Datasets that are prepared without TensorFlow, and the one function that prepares any dataset.
+"""Prepares datasets; some without TensorFlow.
 
 Prepared datasets are ordinary TFDS folders in array_record format:
-`tfds.data_source(name, data_dir=..., split=...)` reads them, without TensorFlow too.
+`tfds.data_source(name, data_dir=..., split=...)` reads them, with or without TensorFlow.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ import tensorflow_datasets as tfds
 from genjax.data.builders.cifar10 import Cifar10
 from genjax.data.builders.digits import Digits
 from genjax.data.builders.mnist import FashionMnist, Mnist
-from genjax.errors import UserError
+from genjax.errors import UserError, one_line
 
 BUILDERS = {
     "digits": Digits,
@@ -26,17 +26,21 @@ BUILDERS = {
 
 
 def prepare(name: str, data_dir: str | os.PathLike) -> pathlib.Path:
-    """Folder of the prepared dataset `name` under `data_dir`; prepared there if it is not yet.
+    """Prepares a dataset under `data_dir`, unless it is prepared already; returns its folder.
 
-    The four datasets of `BUILDERS` need no TensorFlow; any other of TFDS's catalogue, also as
-    `name/config`, is left to TFDS, which may need it. Original files are kept in (and, put there
-    by hand, taken from) `data_dir/downloads/name`.
+    The four datasets of `BUILDERS` need no TensorFlow; others of TFDS's catalogue are prepared by
+    TFDS, which may need it. Original files are kept in `data_dir/downloads/name`, and are taken
+    from there if a user put them there.
 
-    TFDS writes into a folder of a random name and renames it at the end, so an interrupted
-    preparation is as if it had never been, and of two at once the first to end wins.
+    TFDS writes into a folder with a random name and renames it at the end, so an interrupted
+    preparation has no effect, and of two at the same time the first to end wins.
+
+    Args:
+      name: of TFDS's catalogue, also `name/config`.
+      data_dir: the TFDS data directory.
 
     Raises:
-        UserError: unknown name, no network, wrong file, TensorFlow missing, folder not writable.
+      UserError: unknown name, no network, wrong file, TensorFlow missing, folder not writable.
     """
     data_dir = pathlib.Path(data_dir).expanduser()
     builder = _builder(name, data_dir)
@@ -67,7 +71,7 @@ def _builder(name: str, data_dir: pathlib.Path) -> tfds.core.DatasetBuilder:
     except (ValueError, AssertionError) as error:
         # A name TFDS cannot parse, an unknown config, or data already there in another format.
         raise UserError(
-            f"cannot prepare {name!r} in {data_dir}: {_one_line(error)}; "
+            f"cannot prepare {name!r} in {data_dir}: {_reason(error)}; "
             "correct the name or choose another data_dir"
         ) from error
 
@@ -83,16 +87,16 @@ def _download_and_prepare(
         raise _needs_tensorflow(name, error) from error
     except (OSError, tfds.download.DownloadError) as error:  # the disk, or TFDS's own downloads
         if not _is_prepared(folder):  # else another process was first, and the rename failed
-            raise UserError(f"cannot prepare {name} in {folder}: {_one_line(error)}") from error
+            raise UserError(f"cannot prepare {name} in {folder}: {_reason(error)}") from error
 
 
 def _needs_tensorflow(name: str, error: ImportError) -> UserError:
     return UserError(
-        f"preparing {name} needs a package that is not installed ({_one_line(error)}): run "
+        f"preparing {name} needs a package that is not installed ({_reason(error)}): run "
         f"`pip install -e .[prepare]`, then `python launch.py --mode=prepare "
         f"--config.data.name={name}`; training itself does not need it"
     )
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:400]
+def _reason(error: Exception) -> str:
+    return one_line(f"{type(error).__name__}: {error}")[:400]

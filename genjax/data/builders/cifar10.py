@@ -1,7 +1,7 @@
 """CIFAR-10, prepared without TensorFlow.
 
-Like `mnist.py`: TFDS's own builder describes the dataset, this one reads the original archive, and
-what it leaves on disk is the same.
+As in `mnist.py`, TFDS's own builder describes the dataset and this one reads the original archive;
+the prepared dataset is the same.
 
 Images are [32, 32, 3] uint8, RGB, 0..255; labels are 0..9; 50,000 training and 10,000 test examples
 in the order of the original files.
@@ -11,6 +11,8 @@ Source: Krizhevsky, "Learning multiple layers of features from tiny images" (200
 
 import pathlib
 import tarfile
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -39,7 +41,7 @@ class Cifar10(tfds.image_classification.Cifar10, skip_registration=True):
         "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
     )
 
-    def _split_generators(self, dl_manager):
+    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
         path = fetch(self.ARCHIVE, pathlib.Path(dl_manager.download_dir) / self.name)
         wanted = [_LABEL_NAMES, *(name for names in _SPLITS.values() for name in names)]
         members = read_members(path, wanted)
@@ -49,7 +51,7 @@ class Cifar10(tfds.image_classification.Cifar10, skip_registration=True):
             for split, names in _SPLITS.items()
         }
 
-    def _generate_examples(self, split, data):
+    def _generate_examples(self, split: str, data: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
         # A record is the label, then the red, the green and the blue plane, row by row.
         records = np.frombuffer(data, np.uint8).reshape(-1, 1 + 3 * 32 * 32)
         images = records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)  # [N, H, W, C]
@@ -59,7 +61,7 @@ class Cifar10(tfds.image_classification.Cifar10, skip_registration=True):
 
 
 def read_members(path: pathlib.Path, names: list[str]) -> dict[str, bytes]:
-    """Contents of the named files of a gzipped tar archive; nothing is extracted to disk."""
+    """Reads files of a gzipped tar archive by their names; nothing is extracted to disk."""
     contents = {}
     with tarfile.open(path, "r:gz") as archive:
         for member in archive:  # one pass: seeking in a gzip stream means decompressing it again

@@ -1,20 +1,25 @@
 """Digits: the 1,797 handwritten digits of 8x8 pixels that come with scikit-learn. No network.
 
-Images are [8, 8, 1] uint8: the source counts ink from 0 to 16, here round(count * 255 / 16), so 0
-is background and 255 full ink, and the counts can be recovered. Labels are 0..9.
+Images are [8, 8, 1] uint8. The source counts ink from 0 to 16; here it is round(count * 255 / 16),
+so 0 is background and 255 full ink, and the counts can be recovered. Labels are 0..9.
 
-The split. The source's file goes writer by writer: runs of about 130 images, each from one form.
-So train is the first 1,415 images and test the last 382, in the source's order: the test digits
-come from writers who are not in train. A random split would put every writer into both and flatter
-any model: a nearest neighbour gets 98.4 % on random splits and 95.6 % where the writers differ.
+The source's file is ordered by writer: runs of about 130 images, each from one form. The training
+split is the first 1,415 images and the test split the last 382, in the source's order, so that the
+test digits come from other writers. A random split would put every writer into both and make any
+model look better: a nearest neighbour gets 98.4 % on random splits and 95.6 % with other writers.
 
 Source: Alpaydin, Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning
 Repository (1998), its test set; as `sklearn.datasets.load_digits` has it.
 """
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
+
+from genjax.shapes import Int, UInt8
 
 NUM_TRAIN = 1415
 
@@ -42,7 +47,7 @@ class Digits(tfds.core.GeneratorBasedBuilder):
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "First version."}
 
-    def _info(self):
+    def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
             builder=self,
             description=_DESCRIPTION,
@@ -57,7 +62,7 @@ class Digits(tfds.core.GeneratorBasedBuilder):
             citation=_CITATION,
         )
 
-    def _split_generators(self, dl_manager):
+    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
         del dl_manager  # nothing to download
         images, labels = load_digits()
         return {
@@ -65,14 +70,16 @@ class Digits(tfds.core.GeneratorBasedBuilder):
             "test": self._generate_examples(images[NUM_TRAIN:], labels[NUM_TRAIN:]),
         }
 
-    def _generate_examples(self, images, labels):
+    def _generate_examples(
+        self, images: UInt8[np.ndarray, "n 8 8 1"], labels: Int[np.ndarray, " n"]
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
         for index, (image, label) in enumerate(zip(images, labels, strict=True)):
             yield index, {"image": Image.fromarray(image[..., 0]), "label": int(label)}
 
 
-def load_digits() -> tuple[np.ndarray, np.ndarray]:
-    """All images, [1797, 8, 8, 1] uint8 0..255, and labels, [1797], in the source's order."""
-    import sklearn.datasets  # slow to import, and needed to prepare only
+def load_digits() -> tuple[UInt8[np.ndarray, "1797 8 8 1"], Int[np.ndarray, " 1797"]]:
+    """Returns all images, 0..255, and labels, in the source's order."""
+    import sklearn.datasets  # slow to import, and only needed to prepare
 
     source = sklearn.datasets.load_digits()
     images = np.rint(source.images * (255 / 16)).astype(np.uint8)

@@ -1,9 +1,9 @@
 """MNIST and Fashion-MNIST, prepared without TensorFlow.
 
 TFDS's own builders open the files with `tf.io.gfile` and encode images with `tf.image`. These two
-inherit from them all that describes the dataset (name, version, features, citation) and replace
-only the reading and the encoding. What they leave on disk is the same dataset: the same metadata,
-keys, order, labels and pixels; only the compressed bytes of the PNGs are Pillow's.
+inherit the description of the dataset from them (name, version, features, citation) and replace
+only the reading and the encoding. The prepared dataset is the same: the same metadata, keys, order,
+labels and pixels; only the compressed bytes of the PNGs are Pillow's.
 
 Images are [28, 28, 1] uint8, 0 (background) to 255 (ink); labels are 0..9; 60,000 training and
 10,000 test examples in the order of the original files.
@@ -14,6 +14,8 @@ Xiao, Rasul, Vollgraf, "Fashion-MNIST" (2017), https://arxiv.org/abs/1708.07747.
 
 import gzip
 import pathlib
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -26,24 +28,26 @@ _FASHION_URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com"
 
 
 class _IdxBuilder:
-    """Reads two IDX files a split, images and labels."""
+    """Reads two IDX files for each split, images and labels."""
 
     FILES: dict[str, tuple[RemoteFile, RemoteFile]]  # split -> (images, labels)
 
-    def _split_generators(self, dl_manager):
+    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
         folder = pathlib.Path(dl_manager.download_dir) / self.name
         paths = {
             split: [fetch(file, folder) for file in files] for split, files in self.FILES.items()
         }
         return {split: self._generate_examples(*pair) for split, pair in paths.items()}
 
-    def _generate_examples(self, images_path, labels_path):
+    def _generate_examples(
+        self, images_path: pathlib.Path, labels_path: pathlib.Path
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
         images, labels = read_idx(images_path), read_idx(labels_path)
         for index, (image, label) in enumerate(zip(images, labels, strict=True)):
             yield index, {"image": Image.fromarray(image), "label": int(label)}
 
 
-# Not registered: `tfds.builder("mnist")` stays TFDS's own. `__module__` is what TFDS writes into
+# Not registered, so that `tfds.builder("mnist")` remains TFDS's own. TFDS writes `__module__` into
 # dataset_info.json as the dataset's source.
 class Mnist(_IdxBuilder, tfds.image_classification.MNIST, skip_registration=True):
     """TFDS `mnist`."""
@@ -113,7 +117,7 @@ class FashionMnist(_IdxBuilder, tfds.image_classification.FashionMNIST, skip_reg
 
 
 def read_idx(path: pathlib.Path) -> np.ndarray:
-    """Array of uint8 in a gzipped IDX file, with the shape that its header states."""
+    """Reads a uint8 array from a gzipped IDX file, with the shape that its header states."""
     data = gzip.decompress(path.read_bytes())
     # Header: two zero bytes, the type (8 is uint8), the rank, then each size as big-endian uint32.
     if data[:3] != b"\0\0\x08":

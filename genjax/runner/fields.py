@@ -1,0 +1,236 @@
+"""Config fields: a default, what it means, and which values are allowed, in one place.
+
+A family declares its fields as nested dictionaries,
+
+  FIELDS = {
+      "optim": {"lr": field(1e-3, "peak learning rate", at_least=0)},
+      "model": {"features": field((32, 64), "channels of each stage", at_least=1)},
+  }
+
+`defaults` turns them into the plain values of an ml_collections ConfigDict, which a config file and
+the command line override as usual; `check_fields` compares a finished config with the rules.
+"""
+
+import dataclasses
+import difflib
+import json
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from genjax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+    """A config field; `field` makes one.
+
+    Attributes:
+      default: the value; its type is the field's type. Tuples, never lists: flags cannot override
+        lists.
+      doc: what it means, for people.
+      at_least, above, at_most, below: bounds of a number, or of each number of a tuple.
+      one_of: the allowed names, for a string or each string of a tuple.
+      items: the type of a tuple's elements, by default that of the default's first one.
+      nonempty: whether a tuple must have an element.
+      finite: whether a float must be finite.
+    """
+
+    default: Any
+    doc: str = ""
+    at_least: float | None = None
+    above: float | None = None
+    at_most: float | None = None
+    below: float | None = None
+    one_of: tuple[str, ...] | None = None
+    items: type | None = None
+    nonempty: bool = False
+    finite: bool = True
+
+    def check(self, key: str, value: Any) -> None:
+        """Raises a UserError that names `config.<key>` where `value` is not allowed."""
+        if not isinstance(self.default, tuple):
+            return self._check_one(key, value, value)
+        require(isinstance(value, tuple), key, value, "a tuple, such as (1, 2)")
+        require(value or not self.nonempty, key, value, "a tuple of at least one element")
+        kind = self.items or (type(self.default[0]) if self.default else None)
+        for element in value:
+            if kind is int:
+                require(type(element) is int, key, value, "whole numbers")
+            self._check_one(key, value, element)
+
+    def _check_one(self, key: str, value: Any, element: Any) -> None:
+        if self.one_of is not None:
+            choose(self.one_of, element, key)
+        if isinstance(element, float) and self.finite or self._bounded:
+            number = isinstance(element, int | float) and not isinstance(element, bool)
+            within = number and not math.isnan(element) and self._within(element)
+            finite = number and (not self.finite or math.isfinite(element))
+            require(within and finite, key, value, self._allowed(isinstance(element, float)))
+
+    @property
+    def _bounded(self) -> bool:
+        bounds = (self.at_least, self.above, self.at_most, self.below)
+        return any(bound is not None for bound in bounds)
+
+    def _within(self, number: float) -> bool:
+        return (
+            (self.at_least is None or number >= self.at_least)
+            and (self.above is None or number > self.above)
+            and (self.at_most is None or number <= self.at_most)
+            and (self.below is None or number < self.below)
+        )
+
+    def _allowed(self, is_float: bool) -> str:
+        """Says which numbers are allowed: "at least 1", "in [0, 1)", "above 0 and finite"."""
+        low = self.at_least if self.above is None else self.above
+        high = self.at_most if self.below is None else self.below
+        if low is not None and high is not None:
+            opens, closes = "[" if self.above is None else "(", "]" if self.below is None else ")"
+            return f"in {opens}{low}, {_short(high)}{closes}"
+        parts = []
+        if low is not None:
+            parts.append(f"{'at least' if self.above is None else 'above'} {low}")
+        if high is not None:
+            parts.append(f"{'at most' if self.below is None else 'less than'} {_short(high)}")
+        if is_float and self.finite:
+            parts.append("finite")
+        return " and ".join(parts)
+
+
+def field(default: Any, doc: str = "", **rules: Any) -> Field:
+    """Declares a config field; `rules` are those of `Field`.
+
+    `one_of` takes any iterable of names, such as the dictionary whose entries they pick.
+    """
+    if "one_of" in rules:
+        rules["one_of"] = tuple(rules["one_of"])
+    return Field(default, doc, **rules)
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """A group of fields that depends on a name in it: `config.model.name` picks `groups[name]`.
+
+    Attributes:
+      groups: {name: fields}; the first one is the default.
+    """
+
+    groups: Mapping[str, Mapping[str, Any]]
+
+    def select(self, name: str, **values: Any) -> dict[str, Any]:
+        """Returns the values of a group for a config: its defaults, some of them replaced.
+
+        Raises:
+          KeyError: there is no such group, or it has no such field.
+        """
+        found = defaults(self.groups[name])
+        unknown = values.keys() - found.keys()
+        if unknown:
+            raise KeyError(f"'{name}' has no field {', '.join(sorted(unknown))}")
+        return {"name": name, **found, **values}
+
+
+Fields = Mapping[str, "Field | Choice | Fields"]
+
+
+def defaults(fields: Fields, like: ConfigDict | Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Returns the nested default values of declared fields.
+
+    Args:
+      fields: as a family declares them.
+      like: a config whose names pick the groups of every `Choice`; by default the first ones.
+    """
+    values = {}
+    for key, value in fields.items():
+        inner = (like or {}).get(key, None)
+        if isinstance(value, Field):
+            values[key] = value.default
+        elif isinstance(value, Choice):
+            name = (inner or {}).get("name")
+            values[key] = value.select(name if name in value.groups else next(iter(value.groups)))
+        else:
+            values[key] = defaults(value, inner)
+    return values
+
+
+def merged(*trees: Fields) -> dict[str, Any]:
+    """Joins declared fields; groups of the same name are joined, later fields replace earlier."""
+    out: dict[str, Any] = {}
+    for tree in trees:
+        for key, value in tree.items():
+            both = isinstance(value, Mapping) and isinstance(out.get(key), Mapping)
+            out[key] = merged(out[key], value) if both else value
+    return out
+
+
+def check_fields(config: ConfigDict, fields: Fields, prefix: str = "") -> None:
+    """Compares every field of a config with its rule.
+
+    Raises:
+      UserError: one line about the first value that is not allowed, or the first field that is
+        missing or that the chosen group does not have.
+    """
+    for key, value in fields.items():
+        name = f"{prefix}{key}"
+        if key not in config:
+            raise UserError(f"config.{name} is missing")
+        if isinstance(value, Field):
+            value.check(name, config[key])
+        elif isinstance(value, Choice):
+            _check_choice(config[key], value, name)
+        else:
+            check_fields(config[key], value, f"{name}.")
+
+
+def _check_choice(config: ConfigDict, choice: Choice, prefix: str) -> None:
+    group = choose(choice.groups, config.get("name"), f"{prefix}.name")
+    for key in config:
+        if key not in group and key != "name":
+            close = difflib.get_close_matches(key, group, n=1)
+            hint = f"; the nearest is {prefix}.{close[0]}" if close else ""
+            raise UserError(
+                f"config.{prefix}.{key} is not a field of config.{prefix}.name={config.name}{hint}"
+            )
+    check_fields(config, group, f"{prefix}.")
+
+
+def choose(options: Iterable[str], name: Any, key: str) -> Any:
+    """Returns `options[name]` of a dictionary, or `name` itself of other options.
+
+    Raises:
+      UserError: `config.<key>=<name>` is not one of them; the message has the nearest name.
+    """
+    if name not in options:
+        close = difflib.get_close_matches(str(name), options, n=1)
+        hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(options)}"
+        raise UserError(f"config.{key}='{name}' is not known; {hint}")
+    return options[name] if isinstance(options, Mapping) else name
+
+
+def require(condition: Any, key: str, value: Any, what: str) -> None:
+    """Raises the UserError "config.<key>=<value> must be <what>" unless the condition holds."""
+    if not condition:
+        raise UserError(f"config.{key}={value!r} must be {what}")
+
+
+def flatten(config: Any) -> dict[str, Any]:
+    """Returns {dotted key: value} of a ConfigDict or nested dictionaries; tuples become lists."""
+    nested = json.loads(config.to_json() if hasattr(config, "to_json") else json.dumps(config))
+    flat = {}
+
+    def walk(prefix: str, value: dict) -> None:
+        for key, child in value.items():
+            if isinstance(child, dict):
+                walk(f"{prefix}{key}.", child)
+            else:
+                flat[f"{prefix}{key}"] = child
+
+    walk("", nested)
+    return flat
+
+
+def _short(number: float) -> str:
+    return "2^32" if number == 2**32 else str(number)

@@ -1,0 +1,299 @@
+"""Compares generated images with a dataset: distances, precision and recall, copies."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from genjax import plots
+from genjax.data.cache import cached, verified
+from genjax.data.dataset import eval_batches
+from genjax.data.images import RESIZE_FILTER
+from genjax.data.sources import cache_root
+from genjax.errors import UserError
+from genjax.metrics.frechet import Moments
+from genjax.metrics.image_sets import (
+    MAX_KEPT,
+    METRICS,
+    ImageSet,
+    Protocol,
+    compare,
+    count_name,
+    names_of,
+    summarize,
+)
+from genjax.metrics.neighbours import copying_rate, nearest_neighbours
+from genjax.metrics.nets import OF_DATASET, PINNED, FeatureNet, load_net
+from genjax.models.inception import RESIZES
+from genjax.runner.fields import choose, require
+from genjax.train.parallel import Parallel, agreed, main_first
+
+# A metric in addition to `METRICS`: the share of near copies of training images, by pixels.
+COPIES = "copies"
+
+# What evaluations before the last one compute.
+IN_LOOP = ("fd",)
+
+# Generated images that are compared with the training set, and that the panel shows.
+NUM_COPIES = 1_000
+NUM_PANEL = 10
+NUM_NEIGHBOURS = 4
+
+_CACHE_FORMAT = 1
+_ARRAYS = ("mean", "scatter", "features")  # the files of a cached reference
+
+
+@dataclasses.dataclass(frozen=True)
+class Judge:
+    """Compares images with a reference split, through a feature net.
+
+    Attributes:
+      config: `config.eval` of a run.
+      parallel: the devices.
+      net: the `FeatureNet`.
+      train_data, eval_data: the two splits; `config.eval.reference` says which of them images are
+        compared with. Copies are those of training images.
+      image_shape: (H, W, C).
+    """
+
+    config: object
+    parallel: Parallel
+    net: FeatureNet
+    train_data: Any
+    eval_data: Any
+    image_shape: tuple[int, int, int]
+
+    @classmethod
+    def create(
+        cls, config: ConfigDict, parallel: Parallel, train_data: Any, eval_data: Any
+    ) -> "Judge":
+        """Checks config.eval and reads the feature net.
+
+        The data may be sources, not decoded yet, to be replaced before images are judged.
+        """
+        options = config.eval
+        for metric in options.metrics:
+            choose((*METRICS, COPIES), metric, "eval.metrics")
+        choose(RESIZES, options.resize, "eval.resize")
+        choose(("train", "eval"), options.reference, "eval.reference")
+        name = options.net or OF_DATASET.get(config.data.name)
+        if name is None:
+            raise UserError(
+                f"no feature net is known for dataset '{config.data.name}': set config.eval.net to "
+                f"one of {', '.join(PINNED)}, inception, or the path of a feature_net.npz"
+            )
+        stacked = config.data.name == "stacked_mnist"
+        shape = tuple(config.data.image_shape)
+        net = load_net(name, options.resize).for_images(shape, stacked)
+        num_modes = len(train_data.class_names)
+        classes_of_net = net.num_classes**3 if stacked else net.num_classes
+        require(
+            "modes" not in options.metrics or classes_of_net == num_modes,
+            "eval.metrics",
+            tuple(options.metrics),
+            f"without modes: {net.name} does not know the {num_modes} classes",
+        )
+        require(
+            "is" not in options.metrics or not stacked,
+            "eval.metrics",
+            tuple(options.metrics),
+            "without is: the net sees each channel alone",
+        )
+        for key in ("num_samples", "num_samples_in_loop"):
+            require(
+                options[key] == 0 or options[key] >= 10,
+                f"eval.{key}",
+                options[key],
+                "0, or at least 10",
+            )
+        require(
+            COPIES not in options.metrics or config.data.loader == "array",
+            "eval.metrics",
+            tuple(options.metrics),
+            "without copies where config.data.loader is not array",
+        )
+        return cls(options, parallel, net, train_data, eval_data, shape)
+
+    @property
+    def reference(self) -> Any:
+        """The split that images are compared with."""
+        return {"train": self.train_data, "eval": self.eval_data}[self.config.reference]
+
+    @property
+    def protocol(self) -> Protocol:
+        """What two sets must have in common to be compared."""
+        return Protocol(self.net.name, self.net.sha256, self.net.resize, self.image_shape)
+
+    def names(self, num_images: int, metrics: tuple[str, ...] | None = None) -> list[str]:
+        """Returns the names of the numbers, before there are any."""
+        metrics = self.config.metrics if metrics is None else metrics
+        count = len(self.reference)
+        names = [
+            name
+            for metric in metrics
+            if metric != COPIES
+            for name in names_of(metric, self.net.name, self.net.published, num_images, count)
+        ]
+        return names + (list(self._copies_names(num_images)) if COPIES in metrics else [])
+
+    def __call__(
+        self,
+        batches: Iterable[np.ndarray],
+        num_images: int,
+        metrics: tuple[str, ...] | None = None,
+    ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+        """Computes the numbers of generated images, and draws some with their nearest neighbours.
+
+        Args:
+          batches: uint8 images [B, H, W, C]; every process is given all of them.
+          num_images: how many there are.
+          metrics: by default those of `config.eval.metrics`.
+
+        Returns:
+          ({"eval/<name>": float}, {"nearest_training_images": picture} if copies are looked for).
+        """
+        metrics = self.config.metrics if metrics is None else metrics
+        compared = [metric for metric in metrics if metric != COPIES]
+        first: list[np.ndarray] = []  # filled while the batches are read
+        images = self._keep_first(batches, first)
+        numbers, pictures = {}, {}
+        generated = self._summarize(self._features(images), num_images, compared)
+        if compared:
+            numbers = compare(self.real, generated, compared, self.net.published)
+        if COPIES in metrics:
+            first = np.concatenate(first)[:NUM_COPIES]
+            rates = self._copying_rates(first)
+            numbers.update(zip(self._copies_names(num_images), rates, strict=True))
+            pictures["nearest_training_images"] = self._panel(first[:NUM_PANEL])
+        return {f"eval/{name}": float(value) for name, value in numbers.items()}, pictures
+
+    def describe(self, num_images: int, **more: Any) -> dict[str, Any]:
+        """Returns the protocol of the numbers, for a report."""
+        return {
+            **dataclasses.asdict(self.protocol),
+            "num_generated": num_images,
+            "num_real": len(self.reference),
+            "reference": f"{self.reference.name}:{self.reference.split}",
+            "reference_sha256": self.reference.fingerprint,
+            "pixels": "uint8",
+            "scaled_with": RESIZE_FILTER,  # pictures of another size than image_shape
+            **more,
+        }
+
+    @functools.cached_property
+    def real(self) -> ImageSet:
+        """The features of the reference, computed once and cached on disk."""
+        identity = [_CACHE_FORMAT, dataclasses.asdict(self.protocol), self.reference.fingerprint]
+        key = hashlib.sha256(json.dumps([*identity, MAX_KEPT]).encode()).hexdigest()
+        name = f"{self.reference.name}-{self.reference.split}-{self.net.name}-{key[:16]}"
+        folder = cache_root() / "statistics" / re.sub("[^A-Za-z0-9_-]+", "_", name[-120:])
+        computed = None
+        # A pass over the devices takes all processes, so one that lacks the cache is not alone.
+        if not agreed(verified(folder) is not None):
+            computed = self._summarize(self._reference_features(), len(self.reference), ("kd",))
+
+        def write(to):
+            arrays = computed.moments.mean, computed.moments.scatter, computed.features
+            for name, array in zip(_ARRAYS, arrays, strict=True):
+                np.save(f"{to}/{name}.npy", array)
+            return {"count": computed.moments.count, "about": self.describe(0)}
+
+        meta = main_first(lambda: cached(folder, write))
+        mean, scatter, features = (
+            np.load(folder / f"{name}.npy", allow_pickle=False) for name in _ARRAYS
+        )
+        return ImageSet(self.protocol, Moments(meta["count"], mean, scatter), features)
+
+    def _reference_features(self):
+        batches = eval_batches(self.reference, self._size)
+        return self._features(batch["image"][batch["mask"]] for batch in batches)
+
+    def _summarize(self, batches, num_images, metrics):
+        return summarize(
+            batches,
+            self.protocol,
+            num_images,
+            keep=MAX_KEPT if any(METRICS[m].pairwise for m in metrics) else 0,
+            num_classes=self.net.num_classes if "is" in metrics else 0,
+            num_modes=len(self.reference.class_names) if "modes" in metrics else 0,
+        )
+
+    @property
+    def _size(self):
+        return self.parallel.round_up(self.config.batch_size)
+
+    def _features(self, batches):
+        """Features and logits of batches of images of any sizes, through batches of one size."""
+        rows = self.parallel.rows(self._size)
+        for images in _of_size(batches, self._size):
+            padded = np.resize(images, (self._size, *images.shape[1:]))
+            out = self._forward({"image": padded[rows]})
+            yield {name: value[: len(images)] for name, value in out.items()}
+
+    @functools.cached_property
+    def _forward(self):
+        """Compiled once: this process's rows {"image": [b, H, W, C]} -> outputs of all rows."""
+        net = self.net
+        mapped = self.parallel.compile_map(lambda v, batch: net.forward(v, batch["image"]))
+        return functools.partial(mapped, self.parallel.replicate(net.variables))
+
+    def _keep_first(
+        self, batches: Iterable[np.ndarray], first: list[np.ndarray]
+    ) -> Iterator[np.ndarray]:
+        """Yields the batches and appends the first images to a list."""
+        shape = self.protocol.image_shape
+        kept = 0
+        for images in batches:
+            if images.dtype != np.uint8 or images.shape[1:] != shape:
+                raise UserError(
+                    f"images to be judged must be uint8 {shape}, these are {images.dtype} "
+                    f"{images.shape[1:]}"
+                )
+            if kept < NUM_COPIES:
+                first.append(images)
+                kept += len(images)
+            yield images
+
+    def _copies_names(self, num_images):
+        count = min(num_images, NUM_COPIES)
+        held_out = min(count, len(self.eval_data))
+        return (
+            f"copying_rate_pixels_{count_name(count)}",
+            f"copying_rate_pixels_held_out_{count_name(held_out)}",
+        )
+
+    def _copying_rates(self, images):
+        """Returns the rates of generated images and of as many held-out real ones."""
+        training = _flat(self.train_data.images)
+        held_out = self.eval_data.images[: len(images)]
+        return [copying_rate(_flat(some), training) for some in (images, held_out)]
+
+    def _panel(self, images):
+        """Draws each image with the training images nearest to it in pixels on its right."""
+        training = self.train_data.images
+        nearest, _ = nearest_neighbours(_flat(images), _flat(training), NUM_NEIGHBOURS)
+        rows = [np.concatenate([[one], training[near]]) for one, near in zip(images, nearest)]
+        return plots.grid(np.concatenate(rows), NUM_NEIGHBOURS + 1)
+
+
+def _flat(images):
+    return np.asarray(images, np.float32).reshape(len(images), -1)
+
+
+def _of_size(batches, size):
+    """Yields the same images in batches of `size`, the last one smaller."""
+    held = []
+    for images in batches:
+        held.append(images)
+        while sum(map(len, held)) >= size:
+            whole = np.concatenate(held)
+            yield whole[:size]
+            held = [whole[size:]]
+    if held and sum(map(len, held)):
+        yield np.concatenate(held)

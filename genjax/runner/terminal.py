@@ -1,0 +1,16 @@
+"""Messages to the user: one line, once for all processes, on stderr."""
+
+import sys
+
+from genjax.train.parallel import is_main
+
+
+def say(text: str) -> None:
+    """Prints a message in the main process."""
+    if is_main():
+        print(text, file=sys.stderr, flush=True)
+
+
+def warn(text: str) -> None:
+    """Prints a warning about something that went wrong and was survived."""
+    say(f"warning: {text}")
