@@ -204,8 +204,9 @@ def choose(options: Iterable[str], name: Any, key: str) -> Any:
       UserError: `config.<key>=<name>` is not one of them; the message has the nearest name.
     """
     if name not in options:
-        close = difflib.get_close_matches(str(name), options, n=1)
-        hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(options)}"
+        known = list(map(str, options))
+        close = difflib.get_close_matches(str(name), known, n=1)
+        hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"
         raise UserError(f"config.{key}='{name}' is not known; {hint}")
     return options[name] if isinstance(options, Mapping) else name
 

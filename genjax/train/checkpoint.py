@@ -27,6 +27,7 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
+import genjax
 from genjax.errors import RunError, UserError
 from genjax.train.parallel import agreed, from_main, is_main
 from genjax.typing import Array, Shaped
@@ -149,6 +150,7 @@ class Checkpoints:
         state = jax.tree.map(lambda x: x.copy(), state)
         body = {
             "format": FORMAT,
+            "genjax": genjax.__version__,
             "step": step,
             "config": config,
             "metrics": metrics or {},
@@ -332,9 +334,13 @@ class Checkpoints:
         saved, expected = meta["leaves"], _leaves(template)
         for path in sorted(saved.keys() | expected.keys()):
             if saved.get(path) != expected.get(path):
+                written_by = meta.get("genjax", "0.1.0")  # the last version that did not record it
+                other = written_by != genjax.__version__
+                hint = f"; genjax {written_by} wrote it and can continue it" if other else ""
                 raise UserError(
                     f"{self.directory}/{step} does not fit this model: {path} is "
                     f"{saved.get(path, 'missing')} there, {expected.get(path, 'missing')} here"
+                    f"{hint}"
                 )
 
     def _meta(self, step: int) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import optax
 import orbax.checkpoint as ocp
 import pytest
 
+import genjax
 from genjax.errors import RunError, UserError
 from genjax.train import checkpoint
 from genjax.train.checkpoint import Checkpoints, checksums
@@ -70,7 +71,7 @@ def test_retention_keeps_the_last_the_nth_and_the_best(tmp_path):
     assert maximum.best_step() == 110
 
 
-def test_what_does_not_fit_is_named(tmp_path):
+def test_what_does_not_fit_is_named(tmp_path, monkeypatch):
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(3, make_state(3), {})
     checkpoints.close()
@@ -79,6 +80,11 @@ def test_what_does_not_fit_is_named(tmp_path):
         UserError, match=r"params\['w'\] is bfloat16\[4, 3\] there, .*\[4, 5\] here"
     ):
         checkpoints.restore(make_state(width=5))
+    version = genjax.__version__
+    with monkeypatch.context() as patch:
+        patch.setattr("genjax.__version__", "9.9")
+        with pytest.raises(UserError, match=f"genjax {version} wrote it and can"):
+            checkpoints.restore(make_state(width=5))
     with pytest.raises(UserError, match="step 4 .* there are: 3"):
         checkpoints.restore(make_state(), 4)
     with pytest.raises(UserError, match="metric"):

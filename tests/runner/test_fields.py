@@ -1,0 +1,91 @@
+"""Config fields: the rule beside the default, and what is said where it is broken."""
+
+import json
+import math
+
+import pytest
+from ml_collections import ConfigDict
+
+from configs import vae_digits
+from genjax.errors import UserError
+from genjax.runner.fields import Choice, check_fields, defaults, field, merged
+from genjax.runner.variants import parse_argument
+from genjax.runner.workdir import check_workdir
+
+NETWORKS = Choice({"a": {"width": field(4, at_least=1)}, "b": {"depth": field(2), "p": field(0.5)}})
+FIELDS = {
+    "count": field(1, at_least=1),
+    "share": field(0.5, at_least=0, below=1),
+    "rate": field(1.0, above=0),
+    "far": field(math.inf, at_least=0, finite=False),
+    "sizes": field((8, 4), at_least=1, nonempty=True),
+    "names": field((), one_of=("x", "y"), items=str),
+    "kind": field("plain", one_of={"plain": 1, "fancy": 2}),
+    "model": NETWORKS,
+}
+
+
+def config(**changes):
+    return ConfigDict({**defaults(FIELDS), **changes})
+
+
+def test_the_defaults_are_plain_values_and_keep_their_own_rules():
+    assert defaults(FIELDS)["model"] == {"name": "a", "width": 4}
+    check_fields(config(), FIELDS)
+    check_fields(config(model=NETWORKS.select("b", depth=3)), FIELDS)
+
+
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        ({"count": 0}, "config.count=0 must be at least 1"),
+        ({"share": 1.0}, r"config.share=1.0 must be in \[0, 1\)"),
+        ({"rate": 0.0}, "config.rate=0.0 must be above 0 and finite"),
+        ({"rate": math.inf}, "config.rate=inf must be above 0 and finite"),
+        ({"far": math.nan}, "config.far=nan must be at least 0"),
+        ({"sizes": ()}, "config.sizes=.* at least one element"),
+        ({"sizes": (8, 0)}, r"config.sizes=\(8, 0\) must be at least 1"),
+        ({"sizes": (8, 1.5)}, r"config.sizes=\(8, 1.5\) must be whole numbers"),
+        ({"names": ("x", "z")}, "config.names='z' is not known"),
+        ({"kind": "fancyy"}, "config.kind='fancyy' is not known; did you mean 'fancy'"),
+        ({"model": {"name": "c"}}, "config.model.name='c' is not known"),
+        ({"model": {"name": "a", "width": 0}}, "config.model.width=0 must be at least 1"),
+        ({"model": {"name": "a"}}, "config.model.width is missing"),
+        (
+            {"model": {"name": "b", "depth": 1, "p": 0.1, "dpeth": 1}},
+            "dpeth is not a field .*depth",
+        ),
+    ],
+    ids=str,
+)
+def test_a_value_that_is_not_allowed_is_named_with_its_rule(changes, said):
+    with pytest.raises(UserError, match=said):
+        check_fields(config(**changes), FIELDS)
+
+
+def test_groups_are_joined_and_a_choice_refuses_fields_it_does_not_have():
+    both = merged({"a": {"x": field(1)}}, {"a": {"x": field(2), "y": field(3)}})
+    assert defaults(both) == {"a": {"x": 2, "y": 3}}
+    with pytest.raises(KeyError, match="'a' has no field depth"):
+        NETWORKS.select("a", depth=3)
+
+
+def test_arguments_behind_the_colon_are_typed():
+    known = {"smoke": False, "seeds": 1, "scale": 1.0}
+    assert parse_argument("", known) == known
+    assert parse_argument("smoke,seeds=5", known) == {"smoke": True, "seeds": 5, "scale": 1.0}
+    assert parse_argument("scale=0.5,smoke=false", known)["scale"] == 0.5
+    for wrong in ("smok", "seeds", "seeds=x", "seeds=0", "smoke=3"):
+        with pytest.raises(UserError, match=f"config argument '{wrong}'"):
+            parse_argument(wrong, known)
+
+
+def test_a_workdir_from_before_a_field_resumes_while_the_field_has_its_default(tmp_path):
+    now = vae_digits.get_config()
+    there = json.loads(now.to_json())
+    del there["model"]["blocks"], there["eval"]["resize"]
+    (tmp_path / "config.json").write_text(json.dumps({"config": there}))
+    assert check_workdir(tmp_path, now)
+    now.model.blocks = 3
+    with pytest.raises(UserError, match="config.model.blocks: 2 there, 3 now"):
+        check_workdir(tmp_path, now)
