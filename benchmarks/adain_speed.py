@@ -29,8 +29,8 @@ TURNS = flags.DEFINE_integer("turns", 5, "Measurements at each size.", lower_bou
 def main(argv: list[str]) -> None:
     """Measures every size and prints the results."""
     del argv
-    set_up_process()
     config = CONFIG.value
+    set_up_process(config.compute_dtype)
     config.weights = "random"
     family = make_family(config)
     params, model_state = jax.jit(family.init)(jax.random.key(0))

@@ -31,8 +31,8 @@ NUM = flags.DEFINE_integer("num", 1000, "Images of each combination.")
 def main(argv: list[str]) -> None:
     """Prints a line of JSON for every combination."""
     del argv
-    set_up_process()
     config = CONFIG.value
+    set_up_process(config.compute_dtype)
     config.eval.num_samples = NUM.value
     run, state, _ = restored_run(config, WORKDIR.value, "latest")
     tree = run.eval_tree(state)

@@ -28,8 +28,8 @@ COUNTS = flags.DEFINE_list("counts", ["1000", "2000", "5000", "10000"], "Numbers
 def main(argv: list[str]) -> None:
     """Prints the numbers, with their protocol."""
     del argv
-    set_up_process()
     config = CONFIG.value
+    set_up_process(config.compute_dtype)
     parallel = Parallel.create(config.parallel, config.num_devices)
     check_config(config, find_family(config.experiment).FIELDS, parallel.size)
     shape = tuple(config.data.image_shape)

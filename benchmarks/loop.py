@@ -63,8 +63,8 @@ def main(argv: list[str]) -> None:
     """Measures both in turns and prints the results."""
     del argv
     logging.set_verbosity(logging.ERROR)
-    set_up_process()
     config = CONFIG.value
+    set_up_process(config.compute_dtype)
     config.num_train_steps = STEPS.value
     config.eval_every_steps = config.sample_every_steps = 0
     config.log_every_steps = max(1, STEPS.value // LOGS)

@@ -95,8 +95,8 @@ def reached(result: dict[str, Any], name: str, target: float) -> dict[str, int] 
 def main(argv: list[str]) -> None:
     """Optimises the picture with both and prints the results."""
     del argv
-    set_up_process()
     config = CONFIG.value
+    set_up_process(config.compute_dtype)
     adam = minimise(config, ADAM_STEPS.value)
     target = adam["clipped_losses"][-1]
     config.optim.name, config.objective.clip = "lbfgs", False

@@ -76,8 +76,8 @@ def measure(run: Run, steps: int) -> tuple[float, float, int | None]:
 def main(argv: list[str]) -> None:
     """Measures the step of a config and prints the results."""
     del argv
-    set_up_process()
     config = CONFIG.value
+    set_up_process(config.compute_dtype)
     config.parallel, config.num_devices = "jit", 1
     run = Run.build(completed(config))
     seconds, flops, memory = measure(run, STEPS.value)

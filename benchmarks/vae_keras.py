@@ -47,8 +47,8 @@ def main(argv: list[str]) -> None:
     """Trains and draws with all contestants and prints the results."""
     del argv
     logging.set_verbosity(logging.ERROR)
-    set_up_process()
     config = CONFIG.value
+    set_up_process(config.compute_dtype)
     config.data.data_dir = DATA_DIR.value
     config.data.pixels = "unit"
     config.data.flip = "none"

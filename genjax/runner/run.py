@@ -25,7 +25,14 @@ from genjax.train.cadence import Cadence
 from genjax.train.checkpoint import quiet_orbax
 from genjax.train.guard import checked_names
 from genjax.train.optimizers import LINE_SEARCHING, make_optimizer, make_schedule
-from genjax.train.parallel import Parallel, agreed, from_main, keep_heap, main_first
+from genjax.train.parallel import (
+    Parallel,
+    agreed,
+    from_main,
+    keep_heap,
+    leave_out_wrong_fusions,
+    main_first,
+)
 from genjax.train.state import Ema, TrainState, init_state
 from genjax.train.step import LossUpdate, TrainStep
 from genjax.typing import ModelState, Params
@@ -282,9 +289,16 @@ def _check_same(text: str, message: str) -> None:
         raise UserError(message)
 
 
-def set_up_process() -> None:
-    """Prepares a process before anything touches a device: compile cache, heap, orbax's log."""
+def set_up_process(compute_dtype: str = "float32") -> None:
+    """Prepares a process before anything touches a device: compile cache, heap, orbax's log.
+
+    Args:
+      compute_dtype: what the run computes in. In half precision on a CPU, XLA is told to leave out
+        the fusions that are wrong there.
+    """
     quiet_orbax()
     keep_heap()
+    if compute_dtype != "float32":
+        leave_out_wrong_fusions()
     jax.config.update("jax_compilation_cache_dir", str(cache_root() / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
