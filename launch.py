@@ -70,7 +70,7 @@ def main(argv):
         raise UserError(f"--step={STEP.value} must be a number, latest or best")
     if IMAGES.value and MODE.value != "eval":
         raise UserError(f"--images={IMAGES.value} is for --mode=eval")
-    run.set_up_process(config.compute_dtype)
+    run.set_up_process(config)
     if _several_processes():
         start_processes(
             COORDINATOR.value,

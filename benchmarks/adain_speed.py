@@ -30,7 +30,7 @@ def main(argv: list[str]) -> None:
     """Measures every size and prints the results."""
     del argv
     config = CONFIG.value
-    set_up_process(config.compute_dtype)
+    set_up_process(config)
     config.weights = "random"
     family = make_family(config)
     params, model_state = jax.jit(family.init)(jax.random.key(0))

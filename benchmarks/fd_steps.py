@@ -32,7 +32,7 @@ def main(argv: list[str]) -> None:
     """Prints a line of JSON for every combination."""
     del argv
     config = CONFIG.value
-    set_up_process(config.compute_dtype)
+    set_up_process(config)
     config.eval.num_samples = NUM.value
     run, state, _ = restored_run(config, WORKDIR.value, "latest")
     tree = run.eval_tree(state)

@@ -29,7 +29,7 @@ def main(argv: list[str]) -> None:
     """Prints the numbers, with their protocol."""
     del argv
     config = CONFIG.value
-    set_up_process(config.compute_dtype)
+    set_up_process(config)
     parallel = Parallel.create(config.parallel, config.num_devices)
     check_config(config, find_family(config.experiment).FIELDS, parallel.size)
     shape = tuple(config.data.image_shape)

@@ -64,7 +64,7 @@ def main(argv: list[str]) -> None:
     del argv
     logging.set_verbosity(logging.ERROR)
     config = CONFIG.value
-    set_up_process(config.compute_dtype)
+    set_up_process(config)
     config.num_train_steps = STEPS.value
     config.eval_every_steps = config.sample_every_steps = 0
     config.log_every_steps = max(1, STEPS.value // LOGS)

@@ -96,7 +96,7 @@ def main(argv: list[str]) -> None:
     """Optimises the picture with both and prints the results."""
     del argv
     config = CONFIG.value
-    set_up_process(config.compute_dtype)
+    set_up_process(config)
     adam = minimise(config, ADAM_STEPS.value)
     target = adam["clipped_losses"][-1]
     config.optim.name, config.objective.clip = "lbfgs", False

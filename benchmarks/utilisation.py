@@ -77,7 +77,7 @@ def main(argv: list[str]) -> None:
     """Measures the step of a config and prints the results."""
     del argv
     config = CONFIG.value
-    set_up_process(config.compute_dtype)
+    set_up_process(config)
     config.parallel, config.num_devices = "jit", 1
     run = Run.build(completed(config))
     seconds, flops, memory = measure(run, STEPS.value)

@@ -48,7 +48,7 @@ def main(argv: list[str]) -> None:
     del argv
     logging.set_verbosity(logging.ERROR)
     config = CONFIG.value
-    set_up_process(config.compute_dtype)
+    set_up_process(config)
     config.data.data_dir = DATA_DIR.value
     config.data.pixels = "unit"
     config.data.flip = "none"

@@ -1,9 +1,12 @@
 """From a config to everything that it describes: built and checked, not compiled yet."""
 
+import contextlib
 import dataclasses
 import functools
+import json
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -19,13 +22,16 @@ from genjax.errors import UserError
 from genjax.runner.config import check_config
 from genjax.runner.datasets import check_size, find_sources, first_images, load_splits
 from genjax.runner.family import Family, find_family
-from genjax.runner.fields import choose, require
+from genjax.runner.fields import choose, flatten, require
 from genjax.runner.judge import IN_LOOP, Judge
+from genjax.runner.terminal import warn
 from genjax.train.cadence import Cadence
+from genjax.train.canary import check_compiler
 from genjax.train.checkpoint import quiet_orbax
 from genjax.train.guard import checked_names
 from genjax.train.optimizers import LINE_SEARCHING, make_optimizer, make_schedule
 from genjax.train.parallel import (
+    FUSION_FLAG,
     Parallel,
     agreed,
     from_main,
@@ -77,6 +83,7 @@ class Run:
         module = find_family(config.experiment)
         parallel = Parallel.create(config.parallel, config.num_devices)
         check_config(config, module.FIELDS, parallel.size)
+        check_compiler(config.compute_dtype)
         _check_same(config.to_json(), "the processes of this run were started with other configs")
         cadence = Cadence(*(getattr(config, f.name) for f in dataclasses.fields(Cadence)))
         steps_per_call = _steps_per_call(config.steps_per_call, cadence)
@@ -289,16 +296,32 @@ def _check_same(text: str, message: str) -> None:
         raise UserError(message)
 
 
-def set_up_process(compute_dtype: str = "float32") -> None:
+def set_up_process(config: ConfigDict | None = None) -> None:
     """Prepares a process before anything touches a device: compile cache, heap, orbax's log.
 
     Args:
-      compute_dtype: what the run computes in. In half precision on a CPU, XLA is told to leave out
-        the fusions that are wrong there.
+      config: of the run. Where it, or a run that it names (a guide, initial parameters), computes
+        in half precision, XLA is told to leave out the fusions that are wrong there on a CPU.
     """
     quiet_orbax()
     keep_heap()
-    if compute_dtype != "float32":
-        leave_out_wrong_fusions()
+    if config is not None and _computes_in_half(config):
+        own = leave_out_wrong_fusions()
+        if own not in ("", f"{FUSION_FLAG}="):
+            warn(f"{own} in XLA_FLAGS is kept; it can be wrong in half precision on a CPU")
     jax.config.update("jax_compilation_cache_dir", str(cache_root() / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+def _computes_in_half(config: ConfigDict) -> bool:
+    """Returns whether a run, or another one whose workdir its config names, is not in float32."""
+    dtypes = [config.compute_dtype]
+    for value in flatten(config).values():
+        if not (isinstance(value, str) and value):
+            continue
+        path = Path(value).expanduser() / "config.json"
+        # What is wrong with such a file is said when it is used.
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+            if path.is_file():
+                dtypes.append(json.loads(path.read_text())["config"]["compute_dtype"])
+    return any(dtype != "float32" for dtype in dtypes)

@@ -156,17 +156,25 @@ def keep_heap() -> None:
         libc.mallopt(m_arena_max, 1)  # the arenas of other threads cannot hold large blocks
 
 
-def leave_out_wrong_fusions() -> None:
+FUSION_FLAG = "--xla_cpu_experimental_ynn_fusion_type"
+
+
+def leave_out_wrong_fusions() -> str:
     """Makes XLA compile for CPUs without YNNPACK; call it before the first use of a device.
 
     XLA:CPU of jaxlib 0.12.0.1 fuses with YNNPACK by default. In bfloat16 a residual block followed
     by a mean then returns memory that was never written; float32 was right wherever it was
-    compared, and is slower without. A user's own flag of this name wins.
+    compared, and is slower without.
+
+    Returns:
+      The user's own flag of this name in XLA_FLAGS, which wins; "" if there is none.
     """
-    flag, flags = "--xla_cpu_experimental_ynn_fusion_type", os.environ.get("XLA_FLAGS", "")
+    flags = os.environ.get("XLA_FLAGS", "")
+    own = [flag for flag in flags.split() if flag.startswith(FUSION_FLAG)]
     version = tuple(int(part) for part in jax.__version__.split(".")[:2])
-    if version >= (0, 11) and flag not in flags:
-        os.environ["XLA_FLAGS"] = f"{flags} {flag}=".strip()
+    if version >= (0, 11) and not own:
+        os.environ["XLA_FLAGS"] = f"{flags} {FUSION_FLAG}=".strip()
+    return own[-1] if own else ""
 
 
 @dataclasses.dataclass(frozen=True)

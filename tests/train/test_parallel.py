@@ -1,5 +1,4 @@
 import json
-import os
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +7,7 @@ import pytest
 
 from genjax.devices import scan
 from genjax.errors import UserError
-from genjax.train.parallel import Parallel, leave_out_wrong_fusions
+from genjax.train.parallel import Parallel
 
 # The real VAE, at smoke size, trained in several ways one after another; a line of JSON for each.
 LOSSES = """
@@ -132,50 +131,3 @@ for kind in KINDS:
 """
     out = python(code, devices=8)
     assert out.returncode == 0, out.stderr
-
-
-# A residual block and a mean, in bfloat16, as users compile it; prints how often it is not finite.
-RESIDUAL_BLOCK = """
-import os, sys
-os.environ.pop("JAX_DISABLE_MOST_OPTIMIZATIONS", None)
-import flax.linen as nn
-import jax, jax.numpy as jnp
-import numpy as np
-from genjax.runner.run import set_up_process
-
-set_up_process("bfloat16")
-rng = np.random.RandomState(0)
-
-def conv(x, w, stride, size):
-    pad = ((size // 2, size // 2),) * 2
-    form = ("NHWC", "HWIO", "NHWC")
-    return jax.lax.conv_general_dilated(x, w, (stride, stride), pad, dimension_numbers=form)
-
-@jax.jit
-def block_and_mean(x, w1, w2, shortcut, scale):
-    norm = lambda h: ((h.astype(jnp.float32) - 0.1) * scale + 0.2).astype(x.dtype)
-    h = norm(conv(nn.relu(norm(conv(x, w1, 2, 3))), w2, 1, 3))
-    return jnp.mean(nn.relu(h + norm(conv(x, shortcut, 2, 1))).astype(jnp.float32), (1, 2))
-
-shapes = ((72, 8, 8, 16), 1), ((3, 3, 16, 32), 12), ((3, 3, 32, 32), 17), ((1, 1, 16, 32), 4)
-arrays = [jnp.asarray(rng.randn(*shape) / s, jnp.bfloat16) for shape, s in shapes]
-arrays.append(jnp.asarray(1 + rng.rand(32), jnp.float32))
-results = [np.asarray(block_and_mean(*arrays)) for _ in range(5)]
-exact = np.asarray(block_and_mean(*(x.astype(jnp.float32) for x in arrays)))
-print(max(float(abs(r - exact).max()) for r in results), os.environ["XLA_FLAGS"])
-"""
-
-
-def test_half_precision_on_a_cpu_is_finite_and_near_full_precision(python):
-    out = python(RESIDUAL_BLOCK)
-    assert out.returncode == 0, out.stderr
-    error, *flags = out.stdout.split()
-    assert float(error) < 0.1, out.stdout
-    assert any(flag.startswith("--xla_force_host") for flag in flags)  # a user's own are kept
-
-
-def test_a_users_own_fusion_flag_wins(monkeypatch):
-    own = "--xla_cpu_experimental_ynn_fusion_type=individual_dot"
-    monkeypatch.setenv("XLA_FLAGS", own)
-    leave_out_wrong_fusions()
-    assert os.environ["XLA_FLAGS"] == own
