@@ -26,6 +26,11 @@ def device_axis() -> str | None:
     return AXIS
 
 
+def num_devices() -> int:
+    """Returns how many devices share the batch of a pmapped step, 1 elsewhere."""
+    return 1 if device_axis() is None else jax.lax.axis_size(AXIS)
+
+
 def mean_over_devices(tree: Tree) -> Tree:
     """Averages every leaf over the devices of a pmapped step; returns the tree itself elsewhere."""
     axis = device_axis()
@@ -42,6 +47,16 @@ def gather_over_devices(x: jax.Array) -> jax.Array:
     """Joins the shares [b, ...] of all devices to [B, ...]; returns x itself outside of pmap."""
     axis = device_axis()
     return x if axis is None else jax.lax.all_gather(x, axis, tiled=True)
+
+
+def previous_over_devices(x: jax.Array) -> jax.Array:
+    """Returns for each row [b, ...] the one before it in the batch of all devices, cyclically."""
+    axis = device_axis()
+    if axis is None:
+        return jnp.roll(x, 1, axis=0)
+    num = jax.lax.axis_size(axis)
+    last = jax.lax.ppermute(x[-1:], axis, [(i, (i + 1) % num) for i in range(num)])
+    return jnp.concatenate([last, x[:-1]])
 
 
 def all_over_devices(flags: jax.Array) -> jax.Array:

@@ -6,15 +6,17 @@ a key of its own, noise depends neither on the number of devices nor on the layo
 them, and image i of a seed is the same image for every batch size.
 """
 
+import contextlib
 import dataclasses
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from genjax.typing import AnyArray, Array, Float, Int, Key
+from genjax.typing import AnyArray, Array, Bool, Float, Int, Key
 
 
 def stream(root: Key[Array, ""], name: str, step: int | Int[AnyArray, ""] = 0) -> Key[Array, ""]:
@@ -63,8 +65,41 @@ class Rngs:
         return per_example(stream(self.root, name, self.step), self.index)
 
     def layer(self, name: str) -> Key[Array, ""]:
-        """Returns one key for a layer that draws for the batch as one (linen's Dropout).
+        """Returns one key for a layer that draws for the global batch as one (`layers.Dropout`)."""
+        return jax.random.fold_in(stream(self.root, name, self.step), 0)
 
-        Under pmap each device has its own, so this noise, unlike all other, depends on the layout.
-        """
-        return jax.random.fold_in(stream(self.root, name, self.step), self.index[0])
+
+# Which rows of the global batch the traced code works on, and how many rows that has.
+_ROWS: ContextVar[tuple[Array, int] | None] = ContextVar("rows", default=None)
+
+
+@contextlib.contextmanager
+def rows_of_batch(index: Int[Array, " b"], total: int) -> Iterator[None]:
+    """Tells layers that draw for the global batch which of its rows they are given.
+
+    Args:
+      index: positions in the global batch, traced or not.
+      total: rows of the global batch.
+    """
+    token = _ROWS.set((index, total))
+    try:
+        yield
+    finally:
+        _ROWS.reset(token)
+
+
+def bernoulli_rows(key: Key[Array, ""], p: float, shape: Sequence[int]) -> Bool[Array, "b *rest"]:
+    """Draws true with probability `p`, [b, ...]: the rows of `rows_of_batch` of a global draw.
+
+    Without `rows_of_batch` the b rows are the batch. A device or a part of a batch thus has the
+    same numbers for an example as a step that works on all of them at once.
+
+    Raises:
+      ValueError: b is not the number of rows that `rows_of_batch` states.
+    """
+    index, total = _ROWS.get() or (None, shape[0])
+    if total == shape[0]:
+        return jax.random.bernoulli(key, p, shape)
+    if len(index) != shape[0]:
+        raise ValueError(f"noise for {shape[0]} rows, but this part of the batch has {len(index)}")
+    return jax.random.bernoulli(key, p, (total, *shape[1:]))[index]

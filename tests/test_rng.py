@@ -1,6 +1,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from genjax import rng
 
@@ -51,3 +52,14 @@ def test_layers_get_one_key_that_follows_stream_and_step():
         for n, s in (("dropout", 0), ("dropout", 1), ("other", 0))
     ]
     assert keys[0] != keys[1] and keys[0] != keys[2]
+
+
+def test_rows_of_a_divided_batch_are_those_of_the_global_draw():
+    whole = rng.bernoulli_rows(ROOT_KEY, 0.3, (8, 5))
+    np.testing.assert_array_equal(whole, jax.random.bernoulli(ROOT_KEY, 0.3, (8, 5)))
+    index = jnp.array([6, 1, 3])
+    with rng.rows_of_batch(index, 8):
+        np.testing.assert_array_equal(rng.bernoulli_rows(ROOT_KEY, 0.3, (3, 5)), whole[index])
+        with pytest.raises(ValueError, match="2 rows, but this part of the batch has 3"):
+            rng.bernoulli_rows(ROOT_KEY, 0.3, (2, 5))
+    np.testing.assert_array_equal(rng.bernoulli_rows(ROOT_KEY, 0.3, (8, 5)), whole)

@@ -26,6 +26,7 @@ from genjax import files, plots
 from genjax.data.dataset import load_dataset
 from genjax.data.sources import find_source
 from genjax.data.transforms import unit
+from genjax.devices import previous_over_devices
 from genjax.models.stylizers import Decoder
 from genjax.models.vgg import reach
 from genjax.runner.config import check_config, make_config
@@ -197,9 +198,13 @@ class Adain(Family):
     def styles_of(self, model_state, batch, rngs):
         """Returns a style for each image of a batch, [B, H, W, 3] in [0, 1]."""
         if self.styles is None:
-            return jnp.roll(batch["image"], 1, axis=0)
+            return previous_over_devices(batch["image"])
         choose = lambda key: jax.random.randint(key, (), 0, len(self.styles))
         return unit(model_state["styles"][jax.vmap(choose)(rngs("style"))])
+
+    @property
+    def whole_batch(self):
+        return "styles from the same batch (no config.style_data)" if self.styles is None else ""
 
     def loss(self, params, model_state, batch, rngs, train=True):
         style = self.styles_of(model_state, batch, rngs)

@@ -319,6 +319,10 @@ class Vae(Family):
         terms["neg_elbo_nats"] = terms["recon_nats"] + terms["kl_nats"]
         return terms, posterior, model_state
 
+    @property
+    def whole_batch(self):
+        return "objective.free_bits, which are those of a batch" if self.free_bits else ""
+
     def loss(self, params, model_state, batch, rngs, train=True):
         terms, _, model_state = self.bound_terms(
             params, model_state, batch, rngs("latent"), self.num_samples, train

@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from genjax.models.layers import pointwise, prefers_matmul
+from genjax.models.layers import Dropout, pointwise, prefers_matmul
 from genjax.typing import Array, Bool, Float, Int
 
 # --- Positions ------------------------------------------------------------------------------------
@@ -365,7 +365,7 @@ class GatedResnet(nn.Module):
         h = CausalConv(width, **self.kernel, **common)(concat_elu(x), position)
         if auxiliary is not None:
             h += CausalConv(width, **common)(concat_elu(auxiliary), position)
-        h = nn.Dropout(self.dropout, deterministic=not train)(concat_elu(h))
+        h = Dropout(self.dropout, deterministic=not train)(concat_elu(h))
         h = CausalConv(2 * width, init_scale=0.1, **self.kernel, **common)(h, position)
         h += Conditioning(2 * width, self.num_classes, self.dtype)(label)
         a, b = jnp.split(h, 2, -1)

@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from genjax.models.layers import Conv, max_pool
+from genjax.models.layers import Conv, Dropout, max_pool
 from genjax.typing import Array, Float
 
 
@@ -41,6 +41,6 @@ class Cnn(nn.Module):
         h = h.reshape(h.shape[0], -1)
         h = nn.relu(nn.Dense(self.hidden, dtype=self.dtype)(h))
         features = h.astype(jnp.float32)
-        h = nn.Dropout(self.dropout, deterministic=not train)(h)
+        h = Dropout(self.dropout, deterministic=not train)(h)
         logits = nn.Dense(self.num_classes, dtype=self.dtype)(h)
         return {"features": features, "logits": logits.astype(jnp.float32)}

@@ -36,6 +36,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from genjax.devices import device_axis
+from genjax.rng import bernoulli_rows
 from genjax.typing import AnyArray, Array, Num
 
 Padding = str | Sequence[Sequence[int]]
@@ -78,6 +79,29 @@ def _dense_dot_general(x, kernel, dimension_numbers, **options):
 
 # `flax.linen.Dense` for feature maps and sequences [B, ..., C].
 Dense = functools.partial(nn.Dense, dot_general=_dense_dot_general)
+
+# --- Dropout --------------------------------------------------------------------------------------
+
+
+class Dropout(nn.Module):
+    """`flax.linen.Dropout`, with the same mask for an example however a batch is divided.
+
+    Attributes:
+      rate: probability of a zero, in [0, 1).
+      deterministic: returns the inputs.
+    """
+
+    rate: float
+    deterministic: bool = False
+
+    @nn.compact
+    def __call__(self, x: Num[Array, "b *shape"]) -> Num[Array, "b *shape"]:
+        if self.deterministic or self.rate == 0:
+            return x
+        keep = 1.0 - self.rate
+        mask = bernoulli_rows(self.make_rng("dropout"), keep, x.shape)
+        return lax.select(mask, x / keep, jnp.zeros_like(x))
+
 
 # --- Convolutions ---------------------------------------------------------------------------------
 

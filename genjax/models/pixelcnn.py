@@ -11,6 +11,7 @@ from genjax.models.causal import (
     is_row,
     pass_to_pixels,
 )
+from genjax.models.layers import Dropout
 from genjax.typing import Array, Float, Int
 
 
@@ -161,7 +162,7 @@ class GatedPixelCnn(nn.Module):
         )
         bias = Conditioning(width, self.num_classes, self.dtype, name=f"h_class{n}")
         y = gate(conv(h, position) + to_h + bias(label))
-        return nn.Dropout(self.dropout, deterministic=not train)(y)
+        return Dropout(self.dropout, deterministic=not train)(y)
 
 
 def gate(x: Float[Array, "*shape c"]) -> Float[Array, "*shape half"]:

@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from genjax.models.attention import attend, sinusoidal
-from genjax.models.layers import Conv, Dense, average_pool_2x2, upsample_nearest
+from genjax.models.layers import Conv, Dense, Dropout, average_pool_2x2, upsample_nearest
 from genjax.typing import Array, Float, Int, Num
 
 _zeros = nn.initializers.zeros_init()
@@ -56,7 +56,7 @@ class ResBlock(nn.Module):
         h = conv(name="conv1")(resample(h))
         h += nn.Dense(self.features, dtype=self.dtype, name="time")(nn.silu(emb))[:, None, None]
         h = nn.silu(norm("norm2", self.features, self.epsilon)(h))
-        h = nn.Dropout(self.dropout, deterministic=not train)(h)
+        h = Dropout(self.dropout, deterministic=not train)(h)
         h = conv(kernel_init=_zeros, name="conv2")(h)
         x = resample(x)
         if x.shape[-1] != self.features or self.resample:

@@ -50,6 +50,8 @@ class Family(Protocol):
       num_init_examples: how many of the first training images `init` looks at.
       sample_shape: (H, W, C) of sampled images, where it is not the data's.
       sample_takes_labels: whether `sample` has to be given classes.
+      whole_batch: what in `loss` is not a mean over examples, named for the user; gradients of
+        parts of a batch cannot be averaged then. Model state that changes is found without it.
       line_search: whether `train_step` gives the optimizer the loss as a function.
       frozen: {entry of model_state that no step changes: a description with its SHA-256}.
         Checkpoints leave those out; `init` makes them again.
@@ -59,6 +61,10 @@ class Family(Protocol):
     sample_shape: tuple[int, int, int] | None = None
     sample_takes_labels: bool = False
     line_search: bool = False
+
+    @property
+    def whole_batch(self) -> str:
+        return ""
 
     @property
     def frozen(self) -> dict[str, str]:

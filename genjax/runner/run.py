@@ -83,7 +83,6 @@ class Run:
         module = find_family(config.experiment)
         parallel = Parallel.create(config.parallel, config.num_devices)
         check_config(config, module.FIELDS, parallel.size)
-        check_compiler(config.compute_dtype)
         _check_same(config.to_json(), "the processes of this run were started with other configs")
         cadence = Cadence(*(getattr(config, f.name) for f in dataclasses.fields(Cadence)))
         steps_per_call = _steps_per_call(config.steps_per_call, cadence)
@@ -98,7 +97,8 @@ class Run:
             sources[0].size,
         )
         train_step, init = _make_step(config, family, transform)
-        evaluated = _check_shapes(config, family, train_step, init)
+        evaluated, model_state = _check_shapes(config, family, train_step, init)
+        _check_statistics(config, family, model_state)
         judge = _make_judge(config, family, parallel, sources)
         _check_label(config, family, class_names)
         if config.checkpoint.best_metric:
@@ -110,6 +110,7 @@ class Run:
             f"{train_data.fingerprint} {eval_data.fingerprint}",
             f"the processes of this run see other data of '{train_data.name}'",
         )
+        check_compiler(config.compute_dtype)  # last: what is wrong with the config is found first
         if judge:
             judge = dataclasses.replace(judge, train_data=train_data, eval_data=eval_data)
         return cls(
@@ -223,11 +224,13 @@ def _batch_shapes(config: ConfigDict) -> dict[str, jax.ShapeDtypeStruct]:
     return {"image": images, "label": example, "index": example, "slot": example}
 
 
-def _check_shapes(config: ConfigDict, family: Family, train_step: TrainStep, init) -> Any:
+def _check_shapes(
+    config: ConfigDict, family: Family, train_step: TrainStep, init
+) -> tuple[Any, ModelState]:
     """Traces a step and an evaluation, so that a network that does not fit the data fails now.
 
     Returns:
-      The shapes of an evaluation's values of each example.
+      (shapes of an evaluation's values of each example, those of the model state).
     """
     image_shape = tuple(config.data.image_shape)
     count = family.num_init_examples
@@ -238,7 +241,8 @@ def _check_shapes(config: ConfigDict, family: Family, train_step: TrainStep, ini
         rngs = rng.Rngs(state.rng, 0, batch["index"])
         train_step.advance(state, batch)
         eval_batch = train_step.transform(batch, rngs, train=False)
-        return family.evaluate(state.params, state.model_state, eval_batch, rngs)
+        values = family.evaluate(state.params, state.model_state, eval_batch, rngs)
+        return values, state.model_state
 
     try:
         return jax.eval_shape(step_and_evaluation, _batch_shapes(config), first)
@@ -247,6 +251,21 @@ def _check_shapes(config: ConfigDict, family: Family, train_step: TrainStep, ini
             f"the network of config.model does not take config.data.image_shape={image_shape}: "
             f"{str(error).splitlines()[0]}"
         ) from error
+
+
+def _check_statistics(config: ConfigDict, family: Family, model_state: ModelState) -> None:
+    """Refuses options that need a mean over examples where a network looks at whole batches."""
+    if family.train_step:
+        return
+    changing = {k: v for k, v in model_state.items() if k not in family.frozen}
+    kept = ", ".join(k for k, v in sorted(changing.items()) if jax.tree.leaves(v))
+    what = family.whole_batch or (kept and f"the statistics of whole batches that it keeps: {kept}")
+    parts = config.optim.accumulate_steps
+    require(parts == 1 or not what, "optim.accumulate_steps", parts, f"1 with {what}")
+    for name in ("decay", "half_life_images"):
+        off = not config.ema[name] or not kept or family.standing_statistics is not None
+        belong = f"0: what the network keeps ({kept}) belongs to the parameters without an average"
+        require(off, f"ema.{name}", config.ema[name], belong)
 
 
 def _make_judge(config: ConfigDict, family: Family, parallel: Parallel, sources) -> Judge | None:

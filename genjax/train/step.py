@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import optax
 
 from genjax.data.transforms import Transform
-from genjax.devices import mean_over_devices, scan
-from genjax.rng import Rngs
+from genjax.devices import mean_over_devices, num_devices, scan
+from genjax.rng import Rngs, rows_of_batch
 from genjax.train.guard import guard
 from genjax.train.state import Ema, TrainState
 
@@ -60,7 +60,8 @@ class TrainStep:
     def advance(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         """Advances the state without checking what comes out."""
         rngs = Rngs(state.rng, state.step, batch["slot"])
-        new_state, metrics = self.update(state, self.transform(batch, rngs, train=True), rngs)
+        with rows_of_batch(rngs.index, num_devices() * len(rngs.index)):
+            new_state, metrics = self.update(state, self.transform(batch, rngs, train=True), rngs)
         lr = jnp.asarray(self.schedule(state.step - state.skipped))
         return new_state, {**metrics, "lr": lr}
 
@@ -75,7 +76,8 @@ class LossUpdate:
       tx: the optimizer.
       ema: the moving average.
       accumulate_steps: the batch is worked through in this many parts of equal size, to save
-        memory; gradients are averaged, so the step is the same up to rounding.
+        memory; gradients are averaged, so the step is the same up to rounding, given that the loss
+        is a mean over examples and the model state is not that of a batch (`Family.whole_batch`).
     """
 
     loss: Callable
@@ -116,7 +118,8 @@ class LossUpdate:
 
         def part(model_state, batch):
             own = dataclasses.replace(rngs, index=batch["slot"])
-            grads, metrics, model_state = self._gradients(state, model_state, batch, own)
+            with rows_of_batch(own.index, num_devices() * len(rngs.index)):
+                grads, metrics, model_state = self._gradients(state, model_state, batch, own)
             return model_state, (grads, metrics)
 
         parts = split_batch(batch, self.accumulate_steps)

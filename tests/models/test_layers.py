@@ -213,3 +213,14 @@ def test_batch_norm_under_pmap_has_the_statistics_of_the_global_batch(python):
             for other in others:
                 np.testing.assert_allclose(other, first, rtol=1e-4, atol=1e-5)
     assert np.abs(out["true"]["means"][0]).max() > 0 and not np.any(out["false"]["means"][0])
+
+
+def test_dropout_is_flaxs_bit_for_bit():
+    x = jnp.asarray(np.random.RandomState(0).randn(6, 7, 3), jnp.float32)
+    rngs = {"dropout": jax.random.key(3)}
+    for rate, deterministic in ((0.4, False), (0.4, True), (0.0, False)):
+        ours, theirs = (
+            layer(rate, deterministic=deterministic).apply({}, x, rngs=rngs)
+            for layer in (layers.Dropout, nn.Dropout)
+        )
+        np.testing.assert_array_equal(ours, theirs)
