@@ -87,7 +87,7 @@ def test_only_generators_have_batch_statistics():
 def test_blocks_without_norm_begin_as_identities():
     generator = R3ganGenerator((8, 8, 1), (4,), 2, 2, 4)
     z = jax.random.normal(KEY, (3, 5))
-    x, variables = generator.init_with_output(KEY, z)
+    x, variables = jax.jit(generator.init_with_output)(KEY, z)
     params = variables["params"]
     h = params["basis"] * (z @ params["Dense_0"]["kernel"])[:, None, None]
     np.testing.assert_allclose(x, h @ params["Conv_0"]["kernel"][0, 0], rtol=1e-4, atol=1e-5)
@@ -97,7 +97,7 @@ def test_conditional_norm_is_batch_norm_with_a_scale_and_bias_of_each_class():
     h = jax.random.normal(KEY, (6, 2, 2, 3)) * 3 + 1
     y = jnp.eye(2)[jnp.array([0, 1, 0, 1, 1, 0])]
     norm = BatchNorm(0.0)
-    variables = norm.init(KEY, h, y, True)
+    variables = jax.jit(norm.init)(KEY, h, y, True)
     rows = jax.random.normal(jax.random.key(1), (2, 2, 3))
     params = {"scale": {"kernel": rows[0]}, "bias": {"kernel": rows[1]}}
     out, new = norm.apply({**variables, "params": params}, h, y, True, mutable=["batch_stats"])
@@ -110,7 +110,7 @@ def test_conditional_norm_is_batch_norm_with_a_scale_and_bias_of_each_class():
 
 def test_a_projection_adds_the_product_with_the_class():
     head, h, y = ProjectionHead(), jax.random.normal(KEY, (3, 4)), jnp.eye(3)
-    variables = head.init(KEY, h, y)
+    variables = jax.jit(head.init)(KEY, h, y)
     p = variables["params"]
     wanted = h @ p["logit"]["kernel"][:, 0] + jnp.sum(p["embedding"]["kernel"] * h, axis=1)
     np.testing.assert_allclose(head.apply(variables, h, y), wanted, rtol=1e-4, atol=1e-5)

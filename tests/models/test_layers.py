@@ -101,9 +101,9 @@ def test_single_precision(ours, theirs, form):
 @pytest.mark.parametrize("ours,theirs", PAIRS)
 def test_same_initial_parameters(ours, theirs):
     a, b, _, x = pair(((3, 3), 2, "SAME", 9, 8, 3, 4), ours, theirs, None)
-    close(a.init(jax.random.key(5), x), b.init(jax.random.key(5), x), 0)
+    close(jax.jit(a.init)(jax.random.key(5), x), jax.jit(b.init)(jax.random.key(5), x), 0)
     a = ours(features=4, kernel_size=(3, 3), use_bias=False)
-    assert list(a.init(jax.random.key(0), x)["params"]) == ["kernel"]
+    assert list(jax.jit(a.init)(jax.random.key(0), x)["params"]) == ["kernel"]
 
 
 @pytest.mark.parametrize("ours,theirs", PAIRS)
@@ -134,8 +134,8 @@ def test_half_precision_compute_keeps_float32_parameters(ours, theirs):
 def test_a_dense_layer_is_flaxs(shape, dtype, tolerance):
     a, b = (layer(7, dtype=dtype) for layer in (layers.Dense, nn.Dense))
     x = jax.random.normal(jax.random.key(0), shape)
-    params = b.init(jax.random.key(1), x)
-    close(a.init(jax.random.key(1), x), params, 0)
+    params = jax.jit(b.init)(jax.random.key(1), x)
+    close(jax.jit(a.init)(jax.random.key(1), x), params, 0)
     close(value_and_grads(a, params, x), value_and_grads(b, params, x), tolerance)
 
 
@@ -188,7 +188,7 @@ def apply(train, variables, x):
     norm = batch_norm(train, momentum=0.9, dtype="float32")
     return norm.apply(variables, x, mutable=["batch_stats"])
 
-variables = batch_norm(True, momentum=0.9, dtype="float32").init(jax.random.key(0), x)
+variables = jax.jit(batch_norm(True, momentum=0.9, dtype="float32").init)(jax.random.key(0), x)
 out = {}
 for train in (True, False):
     y, stats = apply(train, variables, x)

@@ -62,5 +62,5 @@ def test_a_size_that_does_not_halve_is_refused(decoder):
 
 def test_a_residual_block_begins_as_the_identity():
     x = jax.random.normal(KEY, (1, 4, 4, 6))
-    out, _ = ResidualBlock().init_with_output(KEY, x)
+    out, _ = jax.jit(ResidualBlock().init_with_output)(KEY, x)
     assert (out == x).all()

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,9 +11,13 @@ KEY = jax.random.key(0)
 NETWORK = vdvae.VdVae((4, 4, 1), 2, (4,), (0, 1), (1, 1), 8, 4, 2)
 
 
+def initial(network):
+    return jax.jit(functools.partial(vdvae.init, network))(KEY)
+
+
 @pytest.fixture(scope="module")
 def params():
-    return vdvae.init(NETWORK, KEY)
+    return initial(NETWORK)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +52,7 @@ def test_levels_below_the_chosen_ones_do_not_see_the_image(params, apply):
 def test_remat_changes_neither_parameters_nor_gradients(params):
     keys, x = jax.random.split(KEY, 2), jnp.ones((2, 4, 4, 1))
     again = NETWORK.clone(remat=True)
-    jax.tree.map(np.testing.assert_array_equal, vdvae.init(again, KEY), params)
+    jax.tree.map(np.testing.assert_array_equal, initial(again), params)
     params = jax.tree.map(lambda x: x + 0.1 * jax.random.normal(KEY, x.shape), params)
 
     def gradient(network):

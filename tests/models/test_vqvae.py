@@ -104,7 +104,7 @@ def test_perplexity(shares, expected):
 
 def test_decoder_undoes_the_encoders_sizes():
     x = jnp.zeros((2, 12, 8, 3))
-    z, _ = vqvae.VqEncoder(5, 4, 2, 1).init_with_output(KEY, x)
+    z, _ = jax.jit(vqvae.VqEncoder(5, 4, 2, 1).init_with_output)(KEY, x)
     assert z.shape == (2, 3, 2, 5)
     out = jax.eval_shape(lambda: vqvae.VqDecoder(3, 4, 2, 1).init_with_output(KEY, z)[0])
     assert out.shape == x.shape

@@ -73,7 +73,7 @@ def test_a_mixture_prior_is_scipys_and_draws_from_itself():
     np.testing.assert_allclose(mixture_log_prob(jnp.asarray(z), *components), expected, rtol=1e-4)
 
     keys = jax.random.split(jax.random.key(0), 40_000)
-    drawn = np.asarray(mixture_sample(keys, *components))
+    drawn = np.asarray(jax.jit(mixture_sample)(keys, *components))
     weights = np.exp(logits - logsumexp(logits))
     mean = weights @ means
     np.testing.assert_allclose(drawn.mean(0), mean, atol=5 * drawn.std(0).max() / 200)

@@ -61,14 +61,16 @@ def test_every_likelihood_fits_the_contract(name):
     likelihood = LIKELIHOODS[name]
     x = jnp.asarray(RNG.randint(0, 2, (5, 4, 4, 3)), jnp.float32)
     outputs = jnp.asarray(RNG.randn(5, 4, 4, likelihood.num_outputs(3)), jnp.float32)
-    log_prob, mean = likelihood.log_prob(x, outputs), likelihood.mean(outputs)
+    log_prob, mean = jax.jit(likelihood.log_prob)(x, outputs), jax.jit(likelihood.mean)(outputs)
     assert log_prob.shape == (5,) and mean.shape == x.shape
     assert mean.min() >= 0 and mean.max() <= 1
     # Rows are independent of one another, and the gradient is that of finite differences.
-    np.testing.assert_allclose(likelihood.log_prob(x[2:3], outputs[2:3]), log_prob[2:3], rtol=1e-6)
+    np.testing.assert_allclose(
+        jax.jit(likelihood.log_prob)(x[2:3], outputs[2:3]), log_prob[2:3], rtol=1e-6
+    )
     with jax.enable_x64(True):
         x64, outputs64 = np.asarray(x, np.float64), np.asarray(outputs, np.float64)
-        total = lambda o: likelihood.log_prob(jnp.asarray(x64), o).sum()
+        total = jax.jit(lambda o: likelihood.log_prob(jnp.asarray(x64), o).sum())
         direction, eps = RNG.randn(*outputs.shape), 1e-5
         up, down = total(outputs64 + eps * direction), total(outputs64 - eps * direction)
         slope = (jax.grad(total)(jnp.asarray(outputs64)) * direction).sum()

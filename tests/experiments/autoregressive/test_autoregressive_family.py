@@ -105,7 +105,7 @@ def test_a_model_is_built_without_a_config_and_learns():
     family = Autoregressive(network, Bernoulli(levels=2), (8, 8, 1))
     images = (np.random.RandomState(0).rand(10, 8, 8, 1) < 0.3).astype(np.float32)
     rngs = rng.Rngs(jax.random.key(1), jnp.int32(0), jnp.arange(10))
-    params, state = family.init(jax.random.key(0))
+    params, state = jax.jit(family.init)(jax.random.key(0))
     loss = jax.jit(lambda p: family.loss(p, state, {"image": jnp.asarray(images)}, rngs)[0])
     value, grads = jax.value_and_grad(loss)(params)
     assert loss(jax.tree.map(lambda p, g: p - 1e-2 * g, params, grads)) < value

@@ -60,7 +60,7 @@ def test_a_classifier_needs_no_config(network):
 
 def test_the_loss_is_the_smoothed_cross_entropy():
     family = Classifier(Cnn(10, features=(4,), hidden=8), (12, 12, 1), CLASSES, label_smoothing=0.3)
-    params, state = family.init(jax.random.key(0))
+    params, state = jax.jit(family.init)(jax.random.key(0))
     batch = batch_of(10, (12, 12, 1))
     rngs = Rngs(jax.random.key(1), 0, batch["slot"])
     loss, _ = family.loss(params, state, batch, rngs)
@@ -81,7 +81,7 @@ def test_views_are_weighted_to_one_and_moved_by_a_pixel():
     np.testing.assert_array_equal(views[4][1][:, :-1, :-1], x[:, 1:, 1:])
     # Logits of the flipped views do not depend on which way round the image is.
     family = Classifier(NETWORK, (12, 12, 1), CLASSES, views="flip")
-    params, state = family.init(jax.random.key(0))
+    params, state = jax.jit(family.init)(jax.random.key(0))
     images = batch_of(3, (12, 12, 1))["image"]
     both = [family.logits(params, state, x) for x in (images, images[:, :, ::-1])]
     np.testing.assert_allclose(*both, rtol=1e-5, atol=1e-6)
@@ -126,7 +126,7 @@ def test_defaults_are_those_of_the_network(name):
 def test_an_exported_net_is_the_network(tmp_path):
     config = cnn_digits.get_config("smoke")
     family = built(config)
-    params, state = family.init(jax.random.key(0))
+    params, state = jax.jit(family.init)(jax.random.key(0))
     family.export(params, state, tmp_path)
     net = load_net(str(tmp_path / "feature_net.npz"))
     assert net.name.startswith("cnn_digits_")
@@ -148,7 +148,7 @@ def test_every_config_fits_its_data(name):
     size = config.batch_size
 
     def init_and_loss(key, images):
-        params, state = family.init(key)
+        params, state = jax.jit(family.init)(key)
         index = jnp.arange(size)
         rngs = Rngs(key, 0, index)
         loss, (_, new_state) = family.loss(params, state, {"image": images, "label": index}, rngs)

@@ -157,7 +157,7 @@ def test_gradients_reach_only_the_network_that_learns():
         penalties=Penalties(r1=0.5, r2=0.5, gradient_penalty=0.3, spectral_norm=True),
         augmentation=DiffAugment(("translation",)),
     )
-    params, state = family.init(jax.random.key(0))
+    params, state = jax.jit(family.init)(jax.random.key(0))
     batch = batch_of(6)
     y = jax.nn.one_hot(batch["label"], 3)
     rngs = Rngs(jax.random.key(1), 0, batch["slot"])

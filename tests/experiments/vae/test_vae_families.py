@@ -141,7 +141,7 @@ def test_both_are_built_without_a_config_and_learn():
     images = (np.random.RandomState(0).rand(10, 8, 8, 1) < 0.3).astype(np.float32)
     batch, slot = {"image": jnp.asarray(images)}, jnp.arange(10)
     for family in (hierarchy, quantized):
-        params, state = family.init(jax.random.key(0))
+        params, state = jax.jit(family.init)(jax.random.key(0))
 
         @jax.jit
         def loss(params, family=family, state=state):

@@ -42,27 +42,27 @@ def rngs_of(batch, step=0):
 def loss_of(family, params=None, step=0):
     """The loss and metrics of a batch."""
     batch = images(16)
-    params = family.init(jax.random.key(0))[0] if params is None else params
+    params = jax.jit(family.init)(jax.random.key(0))[0] if params is None else params
     loss, (metrics, _) = family.loss(params, {}, batch, rngs_of(batch, step))
     return float(loss), {k: float(v) for k, v in metrics.items()}
 
 
 def evaluated(family, batch, params=None):
-    params = family.init(jax.random.key(0))[0] if params is None else params
+    params = jax.jit(family.init)(jax.random.key(0))[0] if params is None else params
     values = jax.jit(lambda p: family.evaluate(p, {}, batch, rngs_of(batch)))(params)
     return {k: np.asarray(v) for k, v in values.items()}
 
 
 def standard_normal_params(family):
     """Parameters of a VAE whose prior is a mixture of one component: a standard normal."""
-    params = family.init(jax.random.key(0))[0]
+    params = jax.jit(family.init)(jax.random.key(0))[0]
     return {**params, "prior": {k: jnp.zeros_like(v) for k, v in params["prior"].items()}}
 
 
 def test_a_vae_is_built_without_a_config_and_learns():
     family = vae.Vae(MlpEncoder(2, (8,)), MlpDecoder((28, 28, 1), (8,)), (28, 28, 1), 2)
     batch = images(10)
-    params, state = family.init(jax.random.key(0))
+    params, state = jax.jit(family.init)(jax.random.key(0))
     loss = lambda p: family.loss(p, state, batch, rngs_of(batch))[0]
     value, grads = jax.value_and_grad(loss)(params)
     assert loss(jax.tree.map(lambda p, g: p - 1e-4 * g, params, grads)) < value
@@ -116,7 +116,7 @@ def test_beta_schedules_and_free_bits_weigh_the_kl_as_they_say():
 
 def test_a_class_conditional_vae_listens_to_the_class():
     family = built(**{"model.class_conditional": True})
-    params, batch = family.init(jax.random.key(0))[0], images(10)
+    params, batch = jax.jit(family.init)(jax.random.key(0))[0], images(10)
     right = evaluated(family, batch, params)["neg_elbo_nats"]
     shifted = {**batch, "label": (batch["label"] + 1) % 10}
     assert (right != evaluated(family, shifted, params)["neg_elbo_nats"]).all()
