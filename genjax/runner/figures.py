@@ -48,16 +48,23 @@ class Drawer:
         log: MetricLog | NoLog | None = None,
         stop: Stop = never,
     ) -> bool:
-        """Draws and saves; returns False if a stop cut it short."""
+        """Draws and saves; returns False if a stop cut it short.
+
+        Raises:
+          NotFiniteError: a picture has NaN or infinity; the others are saved.
+        """
         run, provenance = self._run, {**self._provenance, "step": step}
-        pictures, tree = {}, run.eval_tree(state)
+        pictures, tree, refused = {}, run.eval_tree(state), None
         if run.family.figures:
             local = run.parallel.to_local(tree)
             if is_main():
                 rngs = rng.Rngs(jax.random.key(0), 0, jnp.asarray(self._examples["index"]))
                 examples = jax.tree.map(jnp.asarray, self._examples)
                 batch = run.transform(examples, rngs, train=False)
-                pictures = run.family.figures(*local, batch)
+                try:
+                    pictures = run.family.figures(*local, batch)
+                except plots.NotFiniteError as error:  # other processes go on to sample
+                    refused = error
             save_figures(self._figures, pictures, provenance)
         if self._sampler:
             config = run.config.sample
@@ -71,6 +78,8 @@ class Drawer:
         if log:
             for name, picture in pictures.items():
                 log.write_image(step, f"figures/{name}", picture)
+        if refused:
+            raise refused
         return True
 
 
