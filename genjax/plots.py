@@ -47,7 +47,8 @@ def check_finite(
     values = np.asarray(values)
     if values.dtype.kind in "iub" or values.size == 0:
         return
-    finite = np.isfinite(values.astype(np.float32, copy=False))
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(values.astype(np.float32, copy=False))
     if finite.all():
         return
     wrong = f"the picture ({what})"

@@ -72,7 +72,7 @@ class Evaluator:
             try:
                 pictures = family.evaluation_figures(values)
             except plots.NotFiniteError as error:  # the numbers say so, too
-                warn(error)
+                warn(str(error))
         return {f"eval/{name}": float(number) for name, number in numbers.items()}, pictures
 
 
@@ -222,7 +222,7 @@ class FullEvaluator:
         except plots.NotFiniteError as error:
             if self._policy == "raise":
                 raise
-            warn(error)
+            warn(str(error))
         names = self._run.judge.names(num_images, metrics)
         return {f"eval/{name}": math.nan for name in names}, {}
 

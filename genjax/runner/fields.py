@@ -105,7 +105,7 @@ class Field:
         if high is not None:
             parts.append(f"{'at most' if self.below is None else 'less than'} {_short(high)}")
         if is_float and self.finite:
-            parts.append("finite")
+            parts.append("finite in float32")
         return " and ".join(parts)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from genjax import files, plots, rng
+from genjax.metrics.arrays import sample_order
 from genjax.runner.evaluator import Sampler, Stop, never
 from genjax.runner.run import Run
 from genjax.runner.terminal import say, warn
@@ -38,8 +39,9 @@ class Drawer:
         self._run, self._workdir, self._provenance = run, workdir, provenance
         self._figures = workdir / figures
         self._sampler = Sampler(run) if run.family.sample else None
-        count = min(NUM_FIGURE_EXAMPLES, len(run.eval_data))
-        self._examples = run.eval_data.batch(np.arange(count), np.arange(count))
+        # The first images of a folder of classes are all of one class.
+        index = sample_order(len(run.eval_data))[:NUM_FIGURE_EXAMPLES]
+        self._examples = run.eval_data.batch(index, np.arange(len(index)))
 
     def __call__(
         self,
