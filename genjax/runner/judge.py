@@ -114,7 +114,9 @@ class Judge:
                 "0, or at least 10",
             )
         if options.num_samples:
+            reference = {"train": train_data, "eval": eval_data}[options.reference]
             check_enough(options.num_samples, "config.eval.num_samples", options.metrics)
+            check_enough(len(reference), f"the reference {reference.name}", options.metrics)
         require(
             COPIES not in options.metrics or config.data.loader == "array",
             "eval.metrics",
@@ -165,7 +167,7 @@ class Judge:
         check_enough(num_images, "the images to be judged", metrics)
         check_enough(len(self.reference), f"the reference {self.reference.name}", metrics)
         compared = [metric for metric in metrics if metric != COPIES]
-        order = sample_order(num_images)[:NUM_COPIES]
+        order = sample_order(num_images)[: NUM_COPIES if COPIES in metrics else 0]
         sample = np.empty((len(order), *self.image_shape), np.uint8)
         images = self._keep(batches, order, sample)
         numbers, pictures = {}, {}
@@ -185,6 +187,7 @@ class Judge:
             "num_real": len(self.reference),
             "reference": f"{self.reference.name}:{self.reference.split}",
             "reference_sha256": self.reference.fingerprint,
+            "sample": "random, always the same",  # where not all images are compared
             "pixels": "uint8",
             "scaled_with": RESIZE_FILTER,  # pictures of another size than image_shape
             **more,

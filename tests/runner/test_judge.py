@@ -168,6 +168,8 @@ def test_a_reference_of_the_first_images_is_not_used_again(judge, monkeypatch):
 def test_too_few_images_for_a_metric_are_told_before_they_are_made(judge):
     with pytest.raises(UserError, match="num_samples: 500 images are too few for 'kid'.* 1000"):
         judge(**{"eval.metrics": ("fd", "kid"), "eval.num_samples": 500})
+    with pytest.raises(UserError, match="the reference digits: 382 images are too few for 'kid'"):
+        judge(**{"eval.metrics": ("kid",), "eval.num_samples": 1000, "eval.reference": "eval"})
     one = judge(**{"eval.num_samples": 0})
     with pytest.raises(UserError, match="images to be judged: 5 images are too few for 'dc'"):
         one(iter(()), 5)
