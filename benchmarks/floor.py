@@ -1,7 +1,7 @@
 """The numbers of real images, which are those that a perfect generator would have.
 
-Images of the evaluation split, which no model was trained on, are judged as if they were generated,
-by the protocol of a config.
+Random images of the evaluation split, which no model was trained on, are judged as if they were
+generated, by the protocol of a config.
 
 python -m benchmarks.floor [--config=configs/vae_mnist.py] [--counts=1000,2000,5000,10000]
 """
@@ -12,6 +12,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from genjax.data.dataset import load_dataset
+from genjax.metrics.arrays import sample_order
 from genjax.runner.command import run_main
 from genjax.runner.config import check_config
 from genjax.runner.datasets import find_sources
@@ -38,7 +39,8 @@ def main(argv: list[str]) -> None:
     metrics = tuple(metric for metric in config.eval.metrics if metric != COPIES)
     report = {}
     for count in map(int, COUNTS.value):
-        report.update(judge([data[1].images[:count]], count, metrics)[0])
+        images = data[1].images[sample_order(len(data[1]))[:count]]
+        report.update(judge([images], count, metrics)[0])
     print(json.dumps({"protocol": judge.describe(count), **report}, indent=1))
 
 

@@ -6,7 +6,8 @@ Time      about 20 min for 1,000 steps, 53 images/s
 Number    after 1,000 of the 2,000 steps, with --config.eval.num_samples=1000:
           eval/fd_cnn_mnist_6d53cf07_1k 92.9 in one step, precision 0.95, recall 0.19: digits of
           their class, blurred; 14.1 in 50 steps (--config.sample.num_steps=50), precision 0.82,
-          recall 0.78, sharp (`diffusion_mnist`, 800 steps: 19.1; test images: 3.9); seed 0
+          recall 0.78, sharp (`diffusion_mnist`, 800 steps: 19.1; test images: 3.5); seed 0.
+          Precision and recall are against the first 1,000 training images
 Paper     Geng et al. 2025, https://arxiv.org/abs/2505.13447
 """
 

@@ -53,7 +53,8 @@ def sample(
       levels: resolutions of the network.
 
     Returns:
-      int32 values. Image i depends on keys[i], its label and its known pixels alone.
+      int32 values, -1 where the network's outputs are not finite: some value could be drawn of
+      them, too. Image i depends on keys[i], its label and its known pixels alone.
     """
     height, width, _ = shape
     count = keys.shape[0]
@@ -140,6 +141,7 @@ class _Sampler:
                     canvas = self._put(canvas, value, row, col)
                 out, cache = self._apply("pixel", depth, cache, canvas, row, col)
                 drawn = self.head.draw(uniforms, out, self.temperature)
+                drawn = jnp.where(jnp.isfinite(out).all(-1, keepdims=True), drawn, -1)
                 drawn = jnp.where(given, known, drawn)
                 current = jnp.arange(channels) == c if passes > 1 else jnp.ones(channels, bool)
                 value = jnp.where(current, drawn, value)

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from genjax.errors import RunError
 from genjax.files import whole_file
 from genjax.typing import AnyArray, Float, Int, Num, Shape, Shaped, UInt8
 
@@ -27,10 +28,59 @@ XMP = (
 # --- Grids ----------------------------------------------------------------------------------------
 
 
+class NotFiniteError(RunError):
+    """Something that was to be shown has NaN or infinity: no picture is better than a black one."""
+
+
+def check_finite(
+    values: Num[AnyArray, "*shape"] | Sequence[float | int],
+    what: str = "images",
+    numbers: Sequence[int] | Int[AnyArray, " n"] | None = None,
+) -> None:
+    """Raises a NotFiniteError for values to be shown that are not finite.
+
+    Args:
+      values: one picture [H, W, C], or images or points along the first axis.
+      what: their name in the message.
+      numbers: of the images, for the message; by default 0, 1, ...
+    """
+    values = np.asarray(values)
+    if values.dtype.kind in "iub" or values.size == 0:
+        return
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(values.astype(np.float32, copy=False))
+    if finite.all():
+        return
+    wrong = f"the picture ({what})"
+    if values.ndim != 3:
+        bad = np.flatnonzero(~finite.reshape(len(finite), -1).all(axis=1))
+        named = bad if numbers is None else np.asarray(numbers)[bad]
+        more = f", and {len(bad) - 8} more," if len(bad) > 8 else ""
+        which = ", ".join(map(str, named[:8]))
+        wrong = f"{len(bad)} of {len(finite)} {what} (number {which}{more.rstrip(',')})"
+    share = 1 - finite.mean()
+    raise NotFiniteError(
+        f"{wrong}: {share:.2g} of the values are NaN or infinity, so nothing is drawn; look at the "
+        "loss and the gradient norm in metrics.jsonl, at the inputs and weights, and at the "
+        "options this was drawn with (guidance, temperature, steps, config.compute_dtype)"
+    )
+
+
 def to_uint8(
     images: Num[AnyArray, "*shape"] | Sequence[float | int],
+    what: str = "images",
+    numbers: Sequence[int] | Int[AnyArray, " n"] | None = None,
 ) -> UInt8[np.ndarray, "*shape"]:
-    """Rounds images in [0, 1] to uint8; values outside are clipped."""
+    """Rounds images in [0, 1] to uint8; values outside are clipped.
+
+    Args:
+      images: of any shape.
+      what, numbers: for the message, as in `check_finite`.
+
+    Raises:
+      NotFiniteError: values are NaN or infinity.
+    """
+    check_finite(images, what, numbers)
     return (np.clip(np.asarray(images, np.float32), 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
 
 
@@ -202,7 +252,8 @@ def scatter(
     class_names: Sequence[str],
     axis_names: Sequence[str] = ("", ""),
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """Draws points, coloured by label."""
+    """Draws points, coloured by label; a NotFiniteError for points that are not finite."""
+    check_finite(points, "points")
     plt = _pyplot()
     figure, axis = plt.subplots(figsize=(6.4, 5.4))
     count = len(class_names)
@@ -218,7 +269,12 @@ def scatter(
 
 
 def bars(heights: Num[AnyArray, " n"], name: str, quantity: str) -> UInt8[np.ndarray, "h w 3"]:
-    """Draws a bar chart; `name` labels the numbers of the bars, `quantity` their heights."""
+    """Draws a bar chart; `name` labels the numbers of the bars, `quantity` their heights.
+
+    Raises:
+      NotFiniteError: heights are NaN or infinity.
+    """
+    check_finite(heights, f"bars of {quantity}")
     plt = _pyplot()
     figure, axis = plt.subplots(figsize=(6.4, 3.2))
     axis.bar(range(len(heights)), heights)

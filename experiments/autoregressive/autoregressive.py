@@ -364,7 +364,14 @@ class Autoregressive(Family):
 
     def sample(self, params, model_state, keys, labels=None):
         values = self.draw(params, keys, labels, self.temperature)
-        return self.decode(values[..., 0]) if self.decode else values / (self.head.levels - 1)
+        if self.decode is None:
+            return self._in_unit(values)
+        drawn = (values >= 0).all(axis=(1, 2, 3), keepdims=True)
+        return jnp.where(drawn, self.decode(values[..., 0]), jnp.nan)
+
+    def _in_unit(self, values):
+        """Maps values to [0, 1], and those that could not be drawn, -1, to NaN."""
+        return jnp.where(values < 0, jnp.nan, values / (self.head.levels - 1))
 
     # ---- Figures ----
 
@@ -399,7 +406,7 @@ class Autoregressive(Family):
         keys = jax.random.split(jax.random.key(0), len(values) * NUM_COMPLETIONS)
         label = repeat(label) if self.num_classes else None
         ends = self._complete_jit(params, keys, label, known=repeat(values), given=given)
-        ends = np.asarray(ends) / (self.head.levels - 1)
+        ends = np.asarray(self._in_unit(ends))
         return ends.reshape(len(values), NUM_COMPLETIONS, *self.image_shape)
 
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from genjax import rng
+from genjax.data.transforms import clip_to_unit
 from genjax.diffusion import process as processes
 from genjax.diffusion.parameterization import Network
 from genjax.errors import UserError
@@ -238,4 +239,4 @@ def no_labels(keys: Key[Array, " b"]) -> Int[Array, " b"]:
 
 def to_unit(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """Maps [-1, 1] to [0, 1] and clips what is outside."""
-    return jnp.clip((x + 1) / 2, 0.0, 1.0)
+    return clip_to_unit((x + 1) / 2)

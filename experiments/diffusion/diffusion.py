@@ -78,11 +78,11 @@ FIELDS = {
         "variance": field("small", "of the noise of ancestral", one_of=("small", "large")),
         "churn": field(0.0, "noise of euler and heun", at_least=0),
         "churn_min": field(0.0, "smallest sigma / alpha with churn"),
-        "churn_max": field(math.inf, "largest sigma / alpha with churn", finite=False),
+        "churn_max": field(math.inf, "largest sigma / alpha with churn", at_least=0, finite=False),
         "churn_noise": field(1.0, "scale of that noise"),
         "guidance": field(1.0, "scale of guidance; 1: none"),
         "guidance_interval": field(
-            (0.0, math.inf), "(low, high] of sigma / alpha with guidance", finite=False
+            (0.0, math.inf), "(low, high] of sigma / alpha with guidance", at_least=0, finite=False
         ),
         "clip": field(False, "clip x0_hat to [-1, 1]"),
     },

@@ -31,7 +31,7 @@ from experiments.gan.augmentation import (
 )
 from experiments.gan.penalties import Penalties
 from genjax import plots, rng
-from genjax.data.transforms import PIXELS
+from genjax.data.transforms import PIXELS, clip_to_unit
 from genjax.devices import mean_over_devices, scan, sum_over_devices
 from genjax.diffusion.editing import slerp
 from genjax.models.dcgan import DcganDiscriminator, DcganGenerator
@@ -694,4 +694,4 @@ class Gan(Family):
 
 def to_unit(images: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """Maps [-1, 1] to [0, 1] and clips what is outside."""
-    return jnp.clip((images + 1) / 2, 0.0, 1.0)
+    return clip_to_unit((images + 1) / 2)

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from genjax.data.picture import picture_path
 from genjax.errors import UserError
 from genjax.models import vgg
+from genjax.plots import check_finite
 from genjax.runner.fields import field, require
 from genjax.runner.terminal import say
 from genjax.style import pictures
@@ -51,7 +52,12 @@ class Pair:
         return "_".join(picture_path(name).stem for name in (self.content, self.style))
 
     def finish(self, image: Float[AnyArray, "h w 3"]) -> Float[np.ndarray, "h w 3"]:
-        """Returns the picture as it is saved: in [0, 1], with the content's colours if wanted."""
+        """Returns the picture as it is saved: in [0, 1], with the content's colours if wanted.
+
+        Raises:
+          NotFiniteError: the picture has NaN or infinity.
+        """
+        check_finite(image, self.name)
         image = np.clip(np.asarray(image, np.float32), 0, 1)
         if self.color == "luminance":
             size = pictures.Size(*image.shape[:2])

@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from experiments.style.frozen_vgg import FrozenVgg, load_frozen_vgg
 from experiments.style.stylize import STYLIZE_FIELDS, Stylization, load_decoder_of
 from genjax import files
+from genjax.data.transforms import clip_to_unit
 from genjax.errors import UserError
 from genjax.models.stylizers import Decoder
 from genjax.models.vgg import reach
@@ -83,7 +84,7 @@ class Level:
         content = features(image)
         colored = [whiten_and_color(content[0], features(style)[0])[None] for style in styles]
         mixed = mixture(content, colored, strength, shares)
-        return jnp.clip(self.decoder.apply({"params": params}, mixed), 0, 1)
+        return clip_to_unit(self.decoder.apply({"params": params}, mixed))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -17,8 +17,9 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
-from genjax import files
+from genjax import files, plots
 from genjax.data.dataset import Dataset, eval_batches
+from genjax.data.transforms import clip_to_unit
 from genjax.models.vqvae import VqDecoder
 from genjax.rng import Rngs
 from genjax.runner.restore import restored_run
@@ -68,13 +69,18 @@ def write_codes(
 def _encode_splits(
     run: Run, tree: tuple[Params, ModelState], splits: Mapping[str, Dataset]
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Returns {name: (codes [N, h, w], labels [N])} of whole splits."""
+    """Returns {name: (codes [N, h, w], labels [N])} of whole splits.
+
+    Raises:
+      NotFiniteError: the encoder gives NaN or infinity, which have a nearest code, too.
+    """
 
     def encode(tree, batch):
         rngs = Rngs(jax.random.key(0), 0, batch["index"])
         prepared = run.transform(batch, rngs, train=False)
         values = run.family.evaluate(*tree, prepared, rngs)
-        return {"codes": values["codes"], "label": batch["label"]}
+        kept = {"codes": values["codes"], "distance": values["commitment"]}
+        return {**kept, "label": batch["label"]}
 
     mapped = run.parallel.compile_map(encode)
     size = run.parallel.round_up(run.config.eval.batch_size)
@@ -84,7 +90,9 @@ def _encode_splits(
         for batch in eval_batches(data, size, run.parallel.rows(size)):
             mask = batch.pop("mask")
             parts.append({k: v[mask] for k, v in mapped(tree, batch).items()})
-        encoded[name] = tuple(np.concatenate([p[k] for p in parts]) for k in ("codes", "label"))
+        joined = {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
+        plots.check_finite(joined["distance"], f"encoded images of {data.split}")
+        encoded[name] = joined["codes"], joined["label"]
     return encoded
 
 
@@ -115,6 +123,6 @@ def load_decoder(arrays: Mapping[str, np.ndarray]) -> Decode | None:
     params, codebook = unflatten_dict(named, sep="/"), jnp.asarray(arrays["codebook"])
 
     def decode(codes):
-        return jnp.clip(decoder.apply({"params": params}, codebook[codes]), 0, 1)
+        return clip_to_unit(decoder.apply({"params": params}, codebook[codes]))
 
     return decode

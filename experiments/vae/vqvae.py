@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 
 from experiments.vae.codes import write_codes
 from genjax import plots, rng
+from genjax.data.transforms import clip_to_unit
 from genjax.devices import mean_over_devices
 from genjax.models import vqvae
 from genjax.runner.config import make_config
@@ -197,8 +198,10 @@ class VqVae(Family):
         self, params: Params, model_state: ModelState, x: Float[Array, "b h w c"]
     ) -> Float[Array, "b h w c"]:
         """Returns the images of the codes of x, in [0, 1]."""
-        _, index = self.encode(params, model_state, x)
-        return jnp.clip(self.decode(params, model_state["codebook"]["codes"][index]), 0, 1)
+        z, index = self.encode(params, model_state, x)
+        # Some code is the nearest to a NaN, too.
+        codes = jnp.where(jnp.isfinite(z), model_state["codebook"]["codes"][index], jnp.nan)
+        return clip_to_unit(self.decode(params, codes))
 
     _reconstruct_jit = functools.cached_property(lambda self: jax.jit(self.reconstruct))
 

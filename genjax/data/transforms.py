@@ -32,6 +32,11 @@ def symmetric(
     return images.astype(jnp.float32) / 127.5 - 1.0
 
 
+def clip_to_unit(images: Float[AnyArray, "*shape"]) -> Float[Array, "*shape"]:
+    """Clips images to [0, 1]; what is not finite becomes NaN: an infinity is no white pixel."""
+    return jnp.where(jnp.isfinite(images), jnp.clip(images, 0.0, 1.0), jnp.nan)
+
+
 def integers(
     images: Num[AnyArray, "*shape"], keys: Key[Array, " b"] | None = None
 ) -> Int[AnyArray, "*shape"]:

@@ -1,4 +1,4 @@
-"""Checks of the arrays that metrics take, and distances between all pairs in blocks of rows."""
+"""Checks of the arrays that metrics take, blocks of their rows, and samples of them."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
@@ -6,17 +6,33 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from genjax.errors import UserError
-from genjax.typing import AnyArray, Float, Int
+from genjax.typing import AnyArray, Float, Int, Shaped
 
 # What `np.asarray` takes. The functions below check shapes and types, with messages for people.
 ArrayLike: TypeAlias = AnyArray | Sequence[Any]
 
-# Elements of one block of a pairwise matrix, 64 MiB in float64.
-BLOCK_ELEMENTS = 2**23
+# Elements of one block of rows, and of one tile of a pairwise matrix: 8 MiB in float64.
+BLOCK_ELEMENTS = 2**20
+
+_SAMPLE_KEY = (20, 1_000)  # of `sample_order`
+
+
+def sample_order(count: int) -> Int[np.ndarray, " count"]:
+    """Returns a permutation of 0 ... count - 1, the same one in every run.
+
+    Its first k elements are a random sample. The first k images of a dataset are none: a folder of
+    classes is sorted by class.
+    """
+    return np.random.Generator(np.random.Philox(key=_SAMPLE_KEY)).permutation(count)
 
 
 def as_features(features: ArrayLike, name: str, at_least: int = 1) -> Float[np.ndarray, "n d"]:
-    """Converts rows of finite numbers to float64.
+    """Converts rows of finite numbers to float64; see `check_features`."""
+    return check_features(features, name, at_least).astype(np.float64, copy=False)
+
+
+def check_features(features: ArrayLike, name: str, at_least: int = 1) -> Shaped[np.ndarray, "n d"]:
+    """Returns rows of finite numbers in their own dtype, without a copy.
 
     Args:
       features: [n, d] of any real dtype.
@@ -31,8 +47,9 @@ def as_features(features: ArrayLike, name: str, at_least: int = 1) -> Float[np.n
         raise UserError(f"{name}: must be numbers [n, d], got {x.dtype} {list(x.shape)}")
     if len(x) < at_least:
         raise UserError(f"{name}: {len(x)} rows are too few, at least {at_least} are needed")
-    x = x.astype(np.float64, copy=False)
-    bad = ~np.isfinite(x).all(axis=1)
+    bad = np.zeros(len(x), bool)
+    for block in row_blocks(len(x), x.shape[1]) if x.dtype.kind == "f" else ():
+        bad[block] = ~np.isfinite(x[block]).all(axis=1)
     if bad.any():
         raise UserError(
             f"{name}: {bad.sum()} of {len(x)} rows have NaN or infinity, the first is row "
@@ -41,11 +58,11 @@ def as_features(features: ArrayLike, name: str, at_least: int = 1) -> Float[np.n
     return x
 
 
-def as_feature_pair(
+def check_feature_pair(
     x: ArrayLike, y: ArrayLike, names: tuple[str, str], at_least: int = 1
-) -> tuple[Float[np.ndarray, "m d"], Float[np.ndarray, "n d"]]:
-    """Converts two sets in one feature space to float64; see `as_features`."""
-    x, y = (as_features(a, name, at_least) for a, name in zip((x, y), names))
+) -> tuple[Shaped[np.ndarray, "m d"], Shaped[np.ndarray, "n d"]]:
+    """Checks two sets in one feature space; see `check_features`."""
+    x, y = (check_features(a, name, at_least) for a, name in zip((x, y), names))
     if x.shape[1] != y.shape[1]:
         raise UserError(
             f"{names[0]} and {names[1]} are in different spaces: {x.shape[1]} and {y.shape[1]} "
@@ -79,17 +96,3 @@ def row_blocks(num_rows: int, row_elements: int) -> Iterator[slice]:
     size = max(1, BLOCK_ELEMENTS // row_elements)
     for start in range(0, num_rows, size):
         yield slice(start, min(start + size, num_rows))
-
-
-def squared_distances(
-    x: Float[np.ndarray, "m d"], y: Float[np.ndarray, "n d"]
-) -> Float[np.ndarray, "m n"]:
-    """Computes |x_i - y_j|^2 for all pairs.
-
-    By the expansion |x|^2 + |y|^2 - 2 x.y, which is one matrix product. Values below its rounding
-    error are set to 0, so that equal rows are at distance 0.
-    """
-    norms = np.square(x).sum(axis=1)[:, None] + np.square(y).sum(axis=1)
-    out = norms - 2 * (x @ y.T)
-    out[out < x.shape[1] * np.finfo(np.float64).eps * norms] = 0
-    return out

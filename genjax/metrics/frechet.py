@@ -41,7 +41,8 @@ class Moments:
         """Computes the moments of one batch [n, d]."""
         x = as_features(features, "features")
         mean = x.mean(axis=0)
-        return cls(len(x), mean, (x - mean).T @ (x - mean))
+        deviations = x - mean
+        return cls(len(x), mean, deviations.T @ deviations)
 
     def update(self, features: ArrayLike) -> "Moments":
         """Adds one more batch [n, d]."""

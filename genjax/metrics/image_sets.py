@@ -1,17 +1,22 @@
 """Statistics of a set of images under one feature net, and the metrics of two such sets."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
 from genjax.errors import UserError
 from genjax.metrics import frechet, kernel, manifold, modes
+from genjax.metrics.arrays import check_features, sample_order
 from genjax.metrics.inception_score import InceptionScore
+from genjax.metrics.pairs import Comparison, visit_pairs
 from genjax.typing import AnyArray, Float, Int, Shape
 
 # Metrics that compare every image with every other use at most this many features.
 MAX_KEPT = 10_000
+
+_KID_SEED = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +42,8 @@ class ImageSet:
     Attributes:
       protocol: how the features were computed.
       moments: of the features of all images.
-      features: float32, of the first images; n may be 0.
+      features: float32, of the images `sample_order(number of images)[:n]`, in that order, so
+        that those of fewer images are again a random sample; n may be 0.
       score: the sums of the inception score, or None.
       mode_counts: the number of images of each mode, or None.
     """
@@ -71,15 +77,20 @@ def summarize(
     Raises:
       UserError: there is another number of images.
     """
-    splits = min(10, num_images)
-    score = InceptionScore.start(num_images, num_classes, splits) if num_classes else None
+    position, splits, score = np.argsort(sample_order(num_images)), min(10, num_images), None
+    if num_classes:
+        score = InceptionScore.start(num_images, num_classes, splits, position)
     counts = np.zeros(num_modes, np.int64) if num_modes else None
-    moments, kept, count = None, [], 0
+    moments, kept, count = None, None, 0
     for batch in batches:
         features = batch["features"]
+        if count + len(features) > num_images:
+            raise UserError(f"expected {num_images} images, got {count + len(features)} or more")
         moments = frechet.Moments.of(features) if moments is None else moments.update(features)
-        if count < keep:
-            kept.append(np.asarray(features[: keep - count], np.float32))
+        if kept is None:
+            kept = np.empty((min(keep, num_images), features.shape[1]), np.float32)
+        places = position[count : count + len(features)]
+        kept[places[places < keep]] = features[places < keep]
         if score is not None:
             score = score.update(batch["logits"])
         if counts is not None:
@@ -89,23 +100,32 @@ def summarize(
         count += len(features)
     if count != num_images:
         raise UserError(f"expected {num_images} images, got {count}")
-    features = np.concatenate(kept) if kept else np.zeros((0, len(moments.mean)), np.float32)
-    return ImageSet(protocol, moments, features, score, counts)
+    return ImageSet(protocol, moments, kept, score, counts)
 
 
 @dataclasses.dataclass(frozen=True)
 class Metric:
-    """A comparison of two sets.
+    """A comparison of two sets, by exactly one of the three ways.
 
     Attributes:
       names: of its values.
-      fn: (real, generated) -> one float for each name.
-      pairwise: whether `fn` takes the kept features [m, d], [n, d]; otherwise it takes `ImageSet`s.
+      of_sets: (real, generated), each an `ImageSet`, -> one number for each name.
+      of_features: the same of the kept features [m, d], [n, d].
+      of_pairs: (m, n) -> a `Comparison` of the kept features with `values() -> numbers`; all of
+        these look at the pairs together.
+      at_least: the smallest number of images on either side.
     """
 
     names: tuple[str, ...]
-    fn: Callable
-    pairwise: bool = False
+    of_sets: Callable[[ImageSet, ImageSet], tuple[float | int, ...]] | None = None
+    of_features: Callable[[np.ndarray, np.ndarray], tuple[float, ...]] | None = None
+    of_pairs: Callable[[int, int], Comparison] | None = None
+    at_least: int = 2
+
+    @property
+    def pairwise(self) -> bool:
+        """Whether it compares kept features, which are of at most `MAX_KEPT` images."""
+        return self.of_sets is None
 
 
 def _frechet(real: ImageSet, generated: ImageSet) -> tuple[float]:
@@ -121,18 +141,47 @@ def _modes(real: ImageSet, generated: ImageSet) -> tuple[int, float]:
     return modes.modes_reached(counts), modes.reverse_kl(counts)
 
 
+def _kid(real: np.ndarray, generated: np.ndarray) -> tuple[float, float]:
+    return kernel.kid(real, generated, rng=np.random.default_rng(_KID_SEED))
+
+
+def _of_pairs(comparison: Any, *names: str) -> Metric:
+    return Metric(names, of_pairs=comparison, at_least=comparison.at_least)
+
+
 # By their names in config.eval.metrics.
 METRICS = {
-    "fd": Metric(("fd",), _frechet),
-    "kd": Metric(("kd", "kd_standard_error"), kernel.kernel_distance, pairwise=True),
-    "pr": Metric(("precision", "recall"), manifold.precision_recall, pairwise=True),
-    "dc": Metric(("density", "coverage"), manifold.density_coverage, pairwise=True),
-    "is": Metric(("is", "is_standard_deviation"), _score),
-    "modes": Metric(("modes", "modes_kl"), _modes),
+    "fd": Metric(("fd",), of_sets=_frechet),
+    "kd": Metric(
+        ("kd", "kd_standard_error"),
+        of_pairs=kernel.KernelDistance,
+        at_least=kernel.KernelDistance.at_least,
+    ),
+    "kid": Metric(
+        ("kd_subsets", "kd_subsets_standard_deviation"),
+        of_features=_kid,
+        at_least=kernel.KID_SUBSET_SIZE,
+    ),
+    "pr": Metric(
+        ("precision", "recall"),
+        of_pairs=manifold.PrecisionRecall,
+        at_least=manifold.PrecisionRecall.at_least,
+    ),
+    "dc": Metric(
+        ("density", "coverage"),
+        of_pairs=manifold.DensityCoverage,
+        at_least=manifold.DensityCoverage.at_least,
+    ),
+    "is": Metric(("is", "is_standard_deviation"), of_sets=_score),
+    "modes": Metric(("modes", "modes_kl"), of_sets=_modes),
 }
 
 # Their usual names, reserved for the net and the weights that define them.
-_PUBLISHED = {"fd": "fid", "kd": "kid", "kd_standard_error": "kid_standard_error"}
+_PUBLISHED = {
+    "fd": "fid",
+    "kd_subsets": "kid",
+    "kd_subsets_standard_deviation": "kid_standard_deviation",
+}
 
 
 def count_name(count: int) -> str:
@@ -160,7 +209,7 @@ def names_of(
 
 
 def compare(
-    real: ImageSet, generated: ImageSet, metrics: Iterable[str], published: bool = False
+    real: ImageSet, generated: ImageSet, metrics: Collection[str], published: bool = False
 ) -> dict[str, float | int]:
     """Computes the metrics of two sets.
 
@@ -182,13 +231,23 @@ def compare(
         differ = "; ".join(f"{k}: {there[k]}, {here[k]}" for k in there if there[k] != here[k])
         raise UserError(f"features of different protocols cannot be compared ({differ})")
     count = min(len(real.features), len(generated.features))
+    features = [images.features[:count] for images in (real, generated)]
+    comparisons = {m: METRICS[m].of_pairs(count, count) for m in metrics if METRICS[m].of_pairs}
+    if comparisons:
+        for images, which in zip(features, ("real", "generated"), strict=True):
+            least = max(METRICS[m].at_least for m in comparisons)
+            check_features(images, f"{which} features", least)
+        visit_pairs(*features, list(comparisons.values()))
     out = {}
     for name in metrics:
         metric = METRICS[name]
-        sets = (real, generated)
-        if metric.pairwise:
-            sets = [images.features[:count] for images in sets]
+        if metric.of_pairs:
+            values = comparisons[name].values()
+        elif metric.of_features:
+            values = metric.of_features(*features)
+        else:
+            values = metric.of_sets(real, generated)
         counts = generated.moments.count, real.moments.count
         names = names_of(name, real.protocol.net, published, *counts)
-        out.update(zip(names, metric.fn(*sets), strict=True))
+        out.update(zip(names, values, strict=True))
     return out

@@ -16,33 +16,48 @@ from genjax.typing import Float, Int
 class InceptionScore:
     """exp E_x KL(p(y | x) || p(y)) in each of `splits` parts of the images, batch by batch.
 
-    As published, the parts are consecutive: part s of n images has those from s n // splits to
-    before (s + 1) n // splits. So n must be known from the start, and images sorted by class give
-    too low a score. Only with the logits of the Inception of 2015 can the score be compared with
-    published ones.
+    Part s of n images has those at the positions s n // splits to before (s + 1) n // splits of an
+    order, so n must be known from the start. As published the images stay in their own order; of
+    images sorted by class a part then has few classes, and the score is too low. Only with the
+    logits of the Inception of 2015 can the score be compared with published ones.
 
     Attributes:
       num_images: n, the number of all images.
+      position: of each image in the order.
       count: the number of images so far.
       sum_probs: float64, the sum of p(y | x).
       sum_neg_entropy: float64, the sum of sum_y p(y | x) log p(y | x), in nats.
     """
 
     num_images: int
+    position: Int[np.ndarray, " n"]
     count: int
     sum_probs: Float[np.ndarray, "splits k"]
     sum_neg_entropy: Float[np.ndarray, " splits"]
 
     @classmethod
-    def start(cls, num_images: int, num_classes: int, splits: int = 10) -> "InceptionScore":
+    def start(
+        cls,
+        num_images: int,
+        num_classes: int,
+        splits: int = 10,
+        position: Int[np.ndarray, " n"] | None = None,
+    ) -> "InceptionScore":
         """Returns the sums before the first batch.
+
+        Args:
+          num_images: n.
+          num_classes: k.
+          splits: their number.
+          position: of each image in the order that is cut into parts; by default its number.
 
         Raises:
           UserError: there are fewer images than splits.
         """
         if not 1 <= splits <= num_images:
             raise UserError(f"{num_images} images cannot be cut into {splits} splits")
-        return cls(num_images, 0, np.zeros((splits, num_classes)), np.zeros(splits))
+        position = np.arange(num_images) if position is None else position
+        return cls(num_images, position, 0, np.zeros((splits, num_classes)), np.zeros(splits))
 
     @property
     def _ends(self) -> Int[np.ndarray, " splits"]:
@@ -63,12 +78,14 @@ class InceptionScore:
         count = self.count + len(log_probs)
         if count > self.num_images:
             raise UserError(f"logits: expected {self.num_images} images, got {count}")
-        split = np.searchsorted(self._ends, np.arange(self.count, count), side="right")
+        split = np.searchsorted(self._ends, self.position[self.count : count], side="right")
         probs = np.exp(log_probs)
         sum_probs, sum_neg_entropy = self.sum_probs.copy(), self.sum_neg_entropy.copy()
         np.add.at(sum_probs, split, probs)
         np.add.at(sum_neg_entropy, split, (probs * log_probs).sum(axis=1))
-        return InceptionScore(self.num_images, count, sum_probs, sum_neg_entropy)
+        return dataclasses.replace(
+            self, count=count, sum_probs=sum_probs, sum_neg_entropy=sum_neg_entropy
+        )
 
     def score(self) -> tuple[float, float]:
         """Computes (mean, standard deviation) over the splits; from 1, no information, to k.

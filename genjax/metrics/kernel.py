@@ -5,17 +5,67 @@ is unbiased: it can be compared between different numbers of images, and it is 0
 the two sets come from one distribution. It may be negative.
 """
 
-import dataclasses
-
 import numpy as np
 
 from genjax.errors import UserError
-from genjax.metrics.arrays import ArrayLike, as_feature_pair, row_blocks
+from genjax.metrics.arrays import ArrayLike, check_feature_pair
+from genjax.metrics.pairs import Tile, visit_pairs
 from genjax.typing import Float
+
+KID_SUBSETS, KID_SUBSET_SIZE = 100, 1_000  # as published
 
 
 def kernel_distance(x: ArrayLike, y: ArrayLike) -> tuple[float, float]:
-    """Computes the unbiased MMD^2 of two sets, and its standard error.
+    """Computes the unbiased MMD^2 of two sets, and its standard error; see `KernelDistance`.
+
+    Args:
+      x: features [m, d], m >= 4.
+      y: features [n, d], n >= 4.
+
+    Returns:
+      (distance, standard error).
+    """
+    names = ("the first features", "the second features")
+    x, y = check_feature_pair(x, y, names, KernelDistance.at_least)
+    comparison = KernelDistance(len(x), len(y))
+    visit_pairs(x, y, [comparison])
+    return comparison.values()
+
+
+def kid(
+    x: ArrayLike,
+    y: ArrayLike,
+    *,
+    rng: np.random.Generator,
+    subsets: int = KID_SUBSETS,
+    subset_size: int = KID_SUBSET_SIZE,
+) -> tuple[float, float]:
+    """Computes mean and standard deviation of MMD^2 over random subsets, the published protocol.
+
+    The deviation is that of one subset, not of the mean; `kernel_distance` has an error.
+
+    Args:
+      x, y: features [m, d], [n, d].
+      rng: draws each subset, without replacement.
+      subsets: their number.
+      subset_size: rows of each.
+    """
+    x, y = check_feature_pair(x, y, ("the first features", "the second features"))
+    if subset_size < 2 or subsets < 1 or subset_size > min(len(x), len(y)):
+        raise UserError(
+            f"{subsets} subsets of {subset_size} cannot be drawn from {len(x)} and {len(y)} rows"
+        )
+    distances = []
+    for _ in range(subsets):
+        comparison = KernelDistance(subset_size, subset_size)
+        parts = [z[rng.choice(len(z), subset_size, replace=False)] for z in (x, y)]
+        visit_pairs(*parts, [comparison])
+        distances.append(comparison.distance)
+    return float(np.mean(distances)), float(np.std(distances))
+
+
+class KernelDistance:
+    """The unbiased MMD^2 of two sets, and its standard error, from `visit_pairs`.
 
     The exact variance of this U-statistic (Hoeffding 1948; Sutherland & Deka 2019, for MMD) is
 
@@ -33,90 +83,74 @@ def kernel_distance(x: ArrayLike, y: ArrayLike) -> tuple[float, float]:
     subsets, as published, is that of one subset, and the jackknife doubles the terms in b.
 
     Args:
-      x: features [m, d], m >= 4.
-      y: features [n, d], n >= 4.
-
-    Returns:
-      (distance, standard error).
+      m, n: numbers of rows of the two sets, at least 4 each for a standard error.
     """
-    x, y = as_feature_pair(x, y, ("the first features", "the second features"), at_least=4)
-    m, n = len(x), len(y)
-    xx, yy, xy = _kernel_sums(x), _kernel_sums(y), _kernel_sums(x, y)
-    distance = xx.total / (m * (m - 1)) + yy.total / (n * (n - 1)) - 2 * xy.total / (m * n)
 
-    b_xx, b_yy = _mean_square_within(xx), _mean_square_within(yy)
-    b_xy = _mean_square_between(xy)
-    # A row's mean is the witness plus noise of which these are the variances. The divisor m - 2
-    # is that of the deviation of a row: m - 1 terms, minus the row's own part in all the others.
-    a_x = np.var(xx.rows / (m - 2) - xy.rows / n, ddof=1) - b_xx / (m - 2) - b_xy / n
-    a_y = np.var(yy.rows / (n - 2) - xy.columns / m, ddof=1) - b_yy / (n - 2) - b_xy / m
-    witness = 4 * a_x / m + 4 * a_y / n
-    noise = 2 * b_xx / (m * (m - 1)) + 2 * b_yy / (n * (n - 1)) + 4 * b_xy / (m * n)
-    return float(distance), float(np.sqrt(max(witness, 0) + max(noise, 0)))
+    at_least = 4
 
+    def __init__(self, m: int, n: int):
+        self._xx, self._yy, self._xy = _Sums(m, m), _Sums(n, n), _Sums(m, n)
 
-def kernel_distance_subsets(
-    x: ArrayLike,
-    y: ArrayLike,
-    *,
-    rng: np.random.Generator,
-    subsets: int = 100,
-    subset_size: int = 1000,
-) -> tuple[float, float]:
-    """Computes mean and standard deviation of MMD^2 over random subsets, the published protocol.
+    def within(self, which: int, tile: Tile) -> None:
+        """Adds a tile of one set with itself."""
+        (self._xx, self._yy)[which].add(tile, within=True)
 
-    The deviation is that of one subset, not of the mean; `kernel_distance` has an error.
+    def between(self, tile: Tile) -> None:
+        """Adds a tile of both sets."""
+        self._xy.add(tile, within=False)
 
-    Args:
-      x, y: features [m, d], [n, d].
-      rng: draws each subset, without replacement.
-      subsets: their number.
-      subset_size: rows of each.
-    """
-    x, y = as_feature_pair(x, y, ("the first features", "the second features"))
-    if subset_size < 2 or subsets < 1 or subset_size > min(len(x), len(y)):
-        raise UserError(
-            f"{subsets} subsets of {subset_size} cannot be drawn from {len(x)} and {len(y)} rows"
-        )
-    distances = []
-    for _ in range(subsets):
-        a, b = (z[rng.choice(len(z), subset_size, replace=False)] for z in (x, y))
-        within = _kernel_sums(a).total + _kernel_sums(b).total
-        between = _kernel_sums(a, b).total
-        distances.append(within / (subset_size * (subset_size - 1)) - 2 * between / subset_size**2)
-    return float(np.mean(distances)), float(np.std(distances))
+    @property
+    def distance(self) -> float:
+        """MMD^2, after all tiles."""
+        m, n = len(self._xx.rows), len(self._yy.rows)
+        within = self._xx.total / (m * (m - 1)) + self._yy.total / (n * (n - 1))
+        return float(within - 2 * self._xy.total / (m * n))
+
+    def values(self) -> tuple[float, float]:
+        """Returns (distance, standard error), after all tiles."""
+        xx, yy, xy = self._xx, self._yy, self._xy
+        m, n = len(xx.rows), len(yy.rows)
+        b_xx, b_yy = _mean_square_within(xx), _mean_square_within(yy)
+        b_xy = _mean_square_between(xy)
+        # A row's mean is the witness plus noise of which these are the variances. The divisor m - 2
+        # is that of the deviation of a row: m - 1 terms, minus its own part in all the others.
+        a_x = np.var(xx.rows / (m - 2) - xy.rows / n, ddof=1) - b_xx / (m - 2) - b_xy / n
+        a_y = np.var(yy.rows / (n - 2) - xy.columns / m, ddof=1) - b_yy / (n - 2) - b_xy / m
+        witness = 4 * a_x / m + 4 * a_y / n
+        noise = 2 * b_xx / (m * (m - 1)) + 2 * b_yy / (n * (n - 1)) + 4 * b_xy / (m * n)
+        return self.distance, float(np.sqrt(max(witness, 0) + max(noise, 0)))
 
 
-@dataclasses.dataclass(frozen=True)
 class _Sums:
-    """Sums over a kernel matrix [m, n]; for one set with itself, without the diagonal."""
+    """Sums over a kernel matrix [m, n], k(x_i, y_j) = (x_i . y_j / d + 1)^3, tile by tile.
 
-    rows: Float[np.ndarray, " m"]
-    columns: Float[np.ndarray, " n"]
-    squares: float
+    For one set with itself, without the diagonal.
+    """
+
+    def __init__(self, m: int, n: int):
+        self.rows: Float[np.ndarray, " m"] = np.zeros(m)
+        self.columns: Float[np.ndarray, " n"] = np.zeros(n)
+        self.squares = 0.0
 
     @property
     def total(self) -> float:
         return self.rows.sum()
 
-
-def _kernel_sums(x: Float[np.ndarray, "m d"], y: Float[np.ndarray, "n d"] | None = None) -> _Sums:
-    """Sums k(x_i, y_j) = (x_i . y_j / d + 1)^3, one block at a time.
-
-    Without y it sums k(x_i, x_j), i != j.
-    """
-    within = y is None
-    y = x if within else y
-    rows, columns, squares = np.empty(len(x)), np.zeros(len(y)), 0.0
-    for block in row_blocks(len(x), len(y)):
-        k = x[block] @ y.T / x.shape[1] + 1
-        k = k * k * k
-        if within:
-            np.fill_diagonal(k[:, block], 0)
-        rows[block] = k.sum(axis=1)
-        columns += k.sum(axis=0)
-        squares += np.vdot(k, k)
-    return _Sums(rows, columns, squares)
+    def add(self, tile: Tile, within: bool) -> None:
+        """Adds a tile; `within`: x and y are one set."""
+        k = tile.products / tile.dim
+        k += 1
+        k *= k * k
+        if within and not tile.mirrored:
+            np.fill_diagonal(k, 0)
+        over_columns, over_rows, squares = k.sum(axis=1), k.sum(axis=0), np.vdot(k, k)
+        self.rows[tile.rows] += over_columns
+        self.columns[tile.columns] += over_rows
+        self.squares += squares
+        if tile.mirrored:
+            self.rows[tile.columns] += over_rows
+            self.columns[tile.rows] += over_columns
+            self.squares += squares
 
 
 def _mean_square_within(sums: _Sums) -> float:

@@ -55,17 +55,6 @@ def bits_per_dim_of_density(
     return bits_per_dim_of_mass(nats, dims) - _log2_width(levels, data_range)
 
 
-def nats_of_density(
-    bits_per_dim: Nats,
-    dims: int,
-    *,
-    levels: int,
-    data_range: tuple[float | int, float | int],
-) -> Bits:
-    """Inverts `bits_per_dim_of_density`."""
-    return nats_of_mass(bits_per_dim + _log2_width(levels, data_range), dims)
-
-
 def _positive(dims: int) -> int:
     if dims < 1:
         raise UserError(f"dims={dims}: an image has at least 1 number")

@@ -7,7 +7,8 @@ nearest other point as its radius. The point itself is not counted; another one 
 import numpy as np
 
 from genjax.errors import UserError
-from genjax.metrics.arrays import ArrayLike, as_feature_pair, row_blocks, squared_distances
+from genjax.metrics.arrays import ArrayLike, check_feature_pair
+from genjax.metrics.pairs import Comparison, Tile, visit_pairs
 from genjax.typing import Float
 
 
@@ -25,14 +26,7 @@ def precision_recall(real: ArrayLike, generated: ArrayLike, k: int = 3) -> tuple
     Returns:
       (precision, recall), each in [0, 1].
     """
-    real, generated = _as_sets(real, generated, k)
-    real_radii, generated_radii = _squared_radii(real, k), _squared_radii(generated, k)
-    precise, recalled = 0, np.zeros(len(real), bool)
-    for block in row_blocks(len(generated), len(real)):
-        distances = squared_distances(generated[block], real)
-        precise += (distances <= real_radii).any(axis=1).sum()
-        recalled |= (distances <= generated_radii[block, None]).any(axis=0)
-    return float(precise / len(generated)), float(recalled.mean())
+    return _compared(real, generated, PrecisionRecall, k)
 
 
 def density_coverage(real: ArrayLike, generated: ArrayLike, k: int = 5) -> tuple[float, float]:
@@ -50,28 +44,92 @@ def density_coverage(real: ArrayLike, generated: ArrayLike, k: int = 5) -> tuple
     Returns:
       (density >= 0, which may exceed 1, coverage in [0, 1]).
     """
-    real, generated = _as_sets(real, generated, k)
-    radii = _squared_radii(real, k)
-    inside, covered = 0, np.zeros(len(real), bool)
-    for block in row_blocks(len(generated), len(real)):
-        in_ball = squared_distances(generated[block], real) < radii
-        inside += in_ball.sum()
-        covered |= in_ball.any(axis=0)
-    return float(inside / (k * len(generated))), float(covered.mean())
+    return _compared(real, generated, DensityCoverage, k)
 
 
-def _as_sets(
-    real: ArrayLike, generated: ArrayLike, k: int
-) -> tuple[Float[np.ndarray, "m d"], Float[np.ndarray, "n d"]]:
+def _compared(
+    real: ArrayLike, generated: ArrayLike, kind: type[Comparison], k: int
+) -> tuple[float, float]:
     if k < 1:
         raise UserError(f"k={k} neighbours make no ball, at least 1 is needed")
-    return as_feature_pair(real, generated, ("real features", "generated features"), at_least=k + 1)
+    names = ("real features", "generated features")
+    real, generated = check_feature_pair(real, generated, names, at_least=k + 1)
+    comparison = kind(len(real), len(generated), k)
+    visit_pairs(real, generated, [comparison])
+    return comparison.values()
 
 
-def _squared_radii(x: Float[np.ndarray, "n d"], k: int) -> Float[np.ndarray, " n"]:
-    """Computes the squared distance of each point to its k-th nearest other point."""
-    radii = np.empty(len(x))
-    for block in row_blocks(len(x), len(x)):
+class PrecisionRecall:
+    """`precision_recall` of m real and n generated points, from `visit_pairs`."""
+
+    at_least = 4  # for the default k
+
+    def __init__(self, m: int, n: int, k: int = 3):
+        self._radii = _Radii(m, k), _Radii(n, k)
+        self._recalled, self._precise = np.zeros(m, bool), np.zeros(n, bool)
+
+    def within(self, which: int, tile: Tile) -> None:
+        """Adds a tile of one set with itself."""
+        self._radii[which].add(tile)
+
+    def between(self, tile: Tile) -> None:
+        """Adds a tile of both sets."""
+        real, generated = (radii.squares for radii in self._radii)
+        distances = tile.squared_distances
+        self._precise[tile.columns] |= (distances <= real[tile.rows, None]).any(axis=0)
+        self._recalled[tile.rows] |= (distances <= generated[tile.columns]).any(axis=1)
+
+    def values(self) -> tuple[float, float]:
+        """Returns (precision, recall), after all tiles."""
+        return float(self._precise.mean()), float(self._recalled.mean())
+
+
+class DensityCoverage:
+    """`density_coverage` of m real and n generated points, from `visit_pairs`."""
+
+    at_least = 6  # for the default k
+
+    def __init__(self, m: int, n: int, k: int = 5):
+        self._radii = _Radii(m, k)
+        self._inside, self._covered = 0, np.zeros(m, bool)
+        self._balls = k * n
+
+    def within(self, which: int, tile: Tile) -> None:
+        """Adds a tile of one set with itself."""
+        if which == 0:
+            self._radii.add(tile)
+
+    def between(self, tile: Tile) -> None:
+        """Adds a tile of both sets."""
+        in_ball = tile.squared_distances < self._radii.squares[tile.rows, None]
+        self._inside += int(np.count_nonzero(in_ball))
+        self._covered[tile.rows] |= in_ball.any(axis=1)
+
+    def values(self) -> tuple[float, float]:
+        """Returns (density, coverage), after all tiles."""
+        return self._inside / self._balls, float(self._covered.mean())
+
+
+class _Radii:
+    """Squared distances of each of n points to its k-th nearest other one, tile by tile."""
+
+    def __init__(self, n: int, k: int):
         # The point itself is the nearest, at distance 0, so the k-th other one has index k.
-        radii[block] = np.partition(squared_distances(x[block], x), k, axis=1)[:, k]
-    return radii
+        self._nearest: Float[np.ndarray, "n k1"] = np.full((n, k + 1), np.inf)
+
+    @property
+    def squares(self) -> Float[np.ndarray, " n"]:
+        """The squared radii, after all tiles."""
+        return self._nearest[:, -1]
+
+    def add(self, tile: Tile) -> None:
+        """Adds a tile of the points with themselves."""
+        self._add(tile.rows, tile.squared_distances)
+        if tile.mirrored:
+            self._add(tile.columns, tile.squared_distances.T)
+
+    def _add(self, rows: slice, distances: Float[np.ndarray, "r c"]) -> None:
+        k = self._nearest.shape[1] - 1
+        near = np.partition(distances, min(k, distances.shape[1] - 1), axis=1)[:, : k + 1]
+        both = np.concatenate([self._nearest[rows], near], axis=1)
+        self._nearest[rows] = np.partition(both, k, axis=1)[:, : k + 1]

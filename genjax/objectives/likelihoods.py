@@ -11,6 +11,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from genjax.data.transforms import clip_to_unit
 from genjax.objectives import logistic_mixture
 from genjax.typing import AnyArray, Array, Float, Num
 
@@ -133,7 +134,7 @@ def logistic_mixture_log_prob(
 def logistic_mixture_mean(outputs: Float[AnyArray, "b h w outputs"]) -> Float[Array, "b h w c"]:
     """Computes the mean images."""
     mean = logistic_mixture.mean(outputs, _channels_of(outputs))
-    return jnp.clip(0.5 * (mean + 1.0), 0, 1)
+    return clip_to_unit(0.5 * (mean + 1.0))
 
 
 # --- By name --------------------------------------------------------------------------------------
@@ -142,13 +143,11 @@ LIKELIHOODS = {
     "bernoulli": Likelihood(bernoulli_log_prob, jax.nn.sigmoid, over="binary"),
     "continuous_bernoulli": Likelihood(continuous_bernoulli_log_prob, continuous_bernoulli_mean),
     # Fixed scale 0.1 on pixels in [0, 1], about 25 grey levels.
-    "gaussian": Likelihood(
-        lambda x, outputs: gaussian_log_prob(x, outputs, 0.1), lambda mean: jnp.clip(mean, 0, 1)
-    ),
+    "gaussian": Likelihood(lambda x, outputs: gaussian_log_prob(x, outputs, 0.1), clip_to_unit),
     # A scale for each pixel and channel.
     "gaussian_learned_scale": Likelihood(
         _learned_gaussian_log_prob,
-        lambda outputs: jnp.clip(learned_gaussian(outputs)[0], 0, 1),
+        lambda outputs: clip_to_unit(learned_gaussian(outputs)[0]),
         lambda channels: 2 * channels,
     ),
     "logistic_mixture": Likelihood(

@@ -39,6 +39,7 @@ def mixture_sample(
         component_key, noise_key = jax.random.split(key)
         k = jax.random.categorical(component_key, logits)
         epsilon = jax.random.normal(noise_key, means.shape[1:])
-        return means[k] + temperature * jnp.exp(0.5 * log_variances[k]) * epsilon
+        z = means[k] + temperature * jnp.exp(0.5 * log_variances[k]) * epsilon
+        return jnp.where(jnp.isfinite(logits).all(), z, jnp.nan)  # of NaNs some k is drawn, too
 
     return jax.vmap(one)(keys)

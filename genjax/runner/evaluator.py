@@ -69,7 +69,10 @@ class Evaluator:
         numbers = family.summarize(values)
         pictures = {}
         if family.evaluation_figures and is_main():
-            pictures = family.evaluation_figures(values)
+            try:
+                pictures = family.evaluation_figures(values)
+            except plots.NotFiniteError as error:  # the numbers say so, too
+                warn(str(error))
         return {f"eval/{name}": float(number) for name, number in numbers.items()}, pictures
 
 
@@ -100,7 +103,11 @@ class Sampler:
     def __call__(
         self, tree: Tree, seed: int, indices: np.ndarray | list[int], stop: Stop = never
     ) -> np.ndarray | None:
-        """Returns the images `indices` of a seed, uint8 [N, H, W, C]."""
+        """Returns the images `indices` of a seed, uint8 [N, H, W, C].
+
+        Raises:
+          NotFiniteError: an image has NaN or infinity.
+        """
         run, size, out = self._run, self.batch_size, []
         num_classes, rows = len(run.train_data.class_names), run.parallel.rows(self.batch_size)
         for start in range(0, len(indices), size):
@@ -115,8 +122,10 @@ class Sampler:
             sampled = self._mapped(tree, batch)
             if sampled["stop"].any():
                 return None
-            out.append(plots.to_uint8(sampled["image"]))
-        return np.concatenate(out)[: len(indices)]
+            wanted = np.asarray(indices[start : start + size])
+            images = sampled["image"][: len(wanted)]
+            out.append(plots.to_uint8(images, f"images of seed {seed}", wanted))
+        return np.concatenate(out)
 
 
 def sampler_batch_size(run: Run) -> int:
@@ -176,7 +185,8 @@ class FullEvaluator:
     """
 
     def __init__(self, run: Run):
-        self._config = run.config.eval
+        self._run, self._config = run, run.config.eval
+        self._policy = run.config.nonfinite.policy
         self._evaluator = Evaluator(run)
         self._judge = SampleJudge(run) if run.judge else None
 
@@ -197,11 +207,24 @@ class FullEvaluator:
         requested += [(self._config.num_samples, None)] * last
         for num_images, metrics in requested:
             if num_images:
-                judged = self._judge(tree, num_images, metrics, stop)
+                judged = self._judged(tree, num_images, metrics, stop)
                 if judged is None:
                     return None
                 numbers, pictures = {**numbers, **judged[0]}, {**pictures, **judged[1]}
         return numbers, pictures
+
+    def _judged(
+        self, tree: Tree, num_images: int, metrics: tuple[str, ...] | None, stop: Stop
+    ) -> Outcome | None:
+        """Judges samples; where some are not finite and the config lets that pass, says so."""
+        try:
+            return self._judge(tree, num_images, metrics, stop)
+        except plots.NotFiniteError as error:
+            if self._policy == "raise":
+                raise
+            warn(str(error))
+        names = self._run.judge.names(num_images, metrics)
+        return {f"eval/{name}": math.nan for name in names}, {}
 
 
 def check_finite(step: int, metrics: dict[str, float], policy: str) -> None:

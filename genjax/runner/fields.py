@@ -18,9 +18,12 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from genjax.errors import UserError
+
+FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +38,8 @@ class Field:
       one_of: the allowed names, for a string or each string of a tuple.
       items: the type of a tuple's elements, by default that of the default's first one.
       nonempty: whether a tuple must have an element.
-      finite: whether a float must be finite.
+      finite: whether a float must be finite, in float32 as well, which networks compute in. NaN is
+        never allowed.
     """
 
     default: Any
@@ -59,16 +63,19 @@ class Field:
         for element in value:
             if kind is int:
                 require(type(element) is int, key, value, "whole numbers")
+            if kind is float:
+                require(_is_number(element), key, value, "numbers")
             self._check_one(key, value, element)
 
     def _check_one(self, key: str, value: Any, element: Any) -> None:
         if self.one_of is not None:
             choose(self.one_of, element, key)
-        if isinstance(element, float) and self.finite or self._bounded:
-            number = isinstance(element, int | float) and not isinstance(element, bool)
+        is_float = isinstance(self.default, float) or isinstance(element, float)
+        if is_float or self._bounded:
+            number = _is_number(element)
             within = number and not math.isnan(element) and self._within(element)
-            finite = number and (not self.finite or math.isfinite(element))
-            require(within and finite, key, value, self._allowed(isinstance(element, float)))
+            finite = number and (not self.finite or abs(element) <= FLOAT32_MAX)
+            require(within and finite, key, value, self._allowed(is_float))
 
     @property
     def _bounded(self) -> bool:
@@ -78,7 +85,7 @@ class Field:
     def _within(self, number: float) -> bool:
         return (
             (self.at_least is None or number >= self.at_least)
-            and (self.above is None or number > self.above)
+            and (self.above is None or number > self.above and _in_float32(number) > self.above)
             and (self.at_most is None or number <= self.at_most)
             and (self.below is None or number < self.below)
         )
@@ -90,13 +97,15 @@ class Field:
         if low is not None and high is not None:
             opens, closes = "[" if self.above is None else "(", "]" if self.below is None else ")"
             return f"in {opens}{low}, {_short(high)}{closes}"
+        if low is None and high is None and not self.finite:
+            return "a number"
         parts = []
         if low is not None:
             parts.append(f"{'at least' if self.above is None else 'above'} {low}")
         if high is not None:
             parts.append(f"{'at most' if self.below is None else 'less than'} {_short(high)}")
         if is_float and self.finite:
-            parts.append("finite")
+            parts.append("finite in float32")
         return " and ".join(parts)
 
 
@@ -231,6 +240,15 @@ def flatten(config: Any) -> dict[str, Any]:
 
     walk("", nested)
     return flat
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _in_float32(number: float | int) -> float:
+    """Rounds a number as computations do: what is very small becomes 0."""
+    return float(np.float32(max(-FLOAT32_MAX, min(number, FLOAT32_MAX))))
 
 
 def _short(number: float) -> str:

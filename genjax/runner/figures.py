@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from genjax import files, plots, rng
+from genjax.metrics.arrays import sample_order
 from genjax.runner.evaluator import Sampler, Stop, never
 from genjax.runner.run import Run
 from genjax.runner.terminal import say, warn
@@ -38,8 +39,9 @@ class Drawer:
         self._run, self._workdir, self._provenance = run, workdir, provenance
         self._figures = workdir / figures
         self._sampler = Sampler(run) if run.family.sample else None
-        count = min(NUM_FIGURE_EXAMPLES, len(run.eval_data))
-        self._examples = run.eval_data.batch(np.arange(count), np.arange(count))
+        # The first images of a folder of classes are all of one class.
+        index = sample_order(len(run.eval_data))[:NUM_FIGURE_EXAMPLES]
+        self._examples = run.eval_data.batch(index, np.arange(len(index)))
 
     def __call__(
         self,
@@ -48,16 +50,23 @@ class Drawer:
         log: MetricLog | NoLog | None = None,
         stop: Stop = never,
     ) -> bool:
-        """Draws and saves; returns False if a stop cut it short."""
+        """Draws and saves; returns False if a stop cut it short.
+
+        Raises:
+          NotFiniteError: a picture has NaN or infinity; the others are saved.
+        """
         run, provenance = self._run, {**self._provenance, "step": step}
-        pictures, tree = {}, run.eval_tree(state)
+        pictures, tree, refused = {}, run.eval_tree(state), None
         if run.family.figures:
             local = run.parallel.to_local(tree)
             if is_main():
                 rngs = rng.Rngs(jax.random.key(0), 0, jnp.asarray(self._examples["index"]))
                 examples = jax.tree.map(jnp.asarray, self._examples)
                 batch = run.transform(examples, rngs, train=False)
-                pictures = run.family.figures(*local, batch)
+                try:
+                    pictures = run.family.figures(*local, batch)
+                except plots.NotFiniteError as error:  # other processes go on to sample
+                    refused = error
             save_figures(self._figures, pictures, provenance)
         if self._sampler:
             config = run.config.sample
@@ -71,6 +80,8 @@ class Drawer:
         if log:
             for name, picture in pictures.items():
                 log.write_image(step, f"figures/{name}", picture)
+        if refused:
+            raise refused
         return True
 
 

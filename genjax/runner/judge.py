@@ -17,6 +17,7 @@ from genjax.data.dataset import eval_batches
 from genjax.data.images import RESIZE_FILTER
 from genjax.data.sources import cache_root
 from genjax.errors import UserError
+from genjax.metrics.arrays import sample_order
 from genjax.metrics.frechet import Moments
 from genjax.metrics.image_sets import (
     MAX_KEPT,
@@ -28,7 +29,7 @@ from genjax.metrics.image_sets import (
     names_of,
     summarize,
 )
-from genjax.metrics.neighbours import copying_rate, nearest_neighbours
+from genjax.metrics.neighbours import nearest_neighbours, share_of_copies
 from genjax.metrics.nets import OF_DATASET, PINNED, FeatureNet, load_net
 from genjax.models.inception import RESIZES
 from genjax.runner.fields import choose, require
@@ -40,12 +41,12 @@ COPIES = "copies"
 # What evaluations before the last one compute.
 IN_LOOP = ("fd",)
 
-# Generated images that are compared with the training set, and that the panel shows.
+# Generated images, a random sample, that are compared with the training set, and shown.
 NUM_COPIES = 1_000
 NUM_PANEL = 10
 NUM_NEIGHBOURS = 4
 
-_CACHE_FORMAT = 1
+_CACHE_FORMAT = 2  # 1: the features of the first images
 _ARRAYS = ("mean", "scatter", "features")  # the files of a cached reference
 
 
@@ -112,6 +113,10 @@ class Judge:
                 options[key],
                 "0, or at least 10",
             )
+        if options.num_samples:
+            reference = {"train": train_data, "eval": eval_data}[options.reference]
+            check_enough(options.num_samples, "config.eval.num_samples", options.metrics)
+            check_enough(len(reference), f"the reference {reference.name}", options.metrics)
         require(
             COPIES not in options.metrics or config.data.loader == "array",
             "eval.metrics",
@@ -159,18 +164,19 @@ class Judge:
           ({"eval/<name>": float}, {"nearest_training_images": picture} if copies are looked for).
         """
         metrics = self.config.metrics if metrics is None else metrics
+        check_enough(num_images, "the images to be judged", metrics)
+        check_enough(len(self.reference), f"the reference {self.reference.name}", metrics)
         compared = [metric for metric in metrics if metric != COPIES]
-        first: list[np.ndarray] = []  # filled while the batches are read
-        images = self._keep_first(batches, first)
+        order = sample_order(num_images)[: NUM_COPIES if COPIES in metrics else 0]
+        sample = np.empty((len(order), *self.image_shape), np.uint8)
+        images = self._keep(batches, order, sample)
         numbers, pictures = {}, {}
         generated = self._summarize(self._features(images), num_images, compared)
         if compared:
             numbers = compare(self.real, generated, compared, self.net.published)
         if COPIES in metrics:
-            first = np.concatenate(first)[:NUM_COPIES]
-            rates = self._copying_rates(first)
+            rates, pictures["nearest_training_images"] = self._copies(sample)
             numbers.update(zip(self._copies_names(num_images), rates, strict=True))
-            pictures["nearest_training_images"] = self._panel(first[:NUM_PANEL])
         return {f"eval/{name}": float(value) for name, value in numbers.items()}, pictures
 
     def describe(self, num_images: int, **more: Any) -> dict[str, Any]:
@@ -181,6 +187,7 @@ class Judge:
             "num_real": len(self.reference),
             "reference": f"{self.reference.name}:{self.reference.split}",
             "reference_sha256": self.reference.fingerprint,
+            "sample": "random, always the same",  # where not all images are compared
             "pixels": "uint8",
             "scaled_with": RESIZE_FILTER,  # pictures of another size than image_shape
             **more,
@@ -243,21 +250,20 @@ class Judge:
         mapped = self.parallel.compile_map(lambda v, batch: net.forward(v, batch["image"]))
         return functools.partial(mapped, self.parallel.replicate(net.variables))
 
-    def _keep_first(
-        self, batches: Iterable[np.ndarray], first: list[np.ndarray]
+    def _keep(
+        self, batches: Iterable[np.ndarray], chosen: np.ndarray, kept: np.ndarray
     ) -> Iterator[np.ndarray]:
-        """Yields the batches and appends the first images to a list."""
-        shape = self.protocol.image_shape
-        kept = 0
+        """Yields the batches, and copies the images `chosen`, by their numbers, to `kept`."""
+        shape, start = self.protocol.image_shape, 0
         for images in batches:
             if images.dtype != np.uint8 or images.shape[1:] != shape:
                 raise UserError(
                     f"images to be judged must be uint8 {shape}, these are {images.dtype} "
                     f"{images.shape[1:]}"
                 )
-            if kept < NUM_COPIES:
-                first.append(images)
-                kept += len(images)
+            here = (chosen >= start) & (chosen < start + len(images))
+            kept[here] = images[chosen[here] - start]
+            start += len(images)
             yield images
 
     def _copies_names(self, num_images):
@@ -268,22 +274,33 @@ class Judge:
             f"copying_rate_pixels_held_out_{count_name(held_out)}",
         )
 
-    def _copying_rates(self, images):
-        """Returns the rates of generated images and of as many held-out real ones."""
-        training = _flat(self.train_data.images)
-        held_out = self.eval_data.images[: len(images)]
-        return [copying_rate(_flat(some), training) for some in (images, held_out)]
+    def _copies(self, images: np.ndarray) -> tuple[list[float], np.ndarray]:
+        """Looks for generated images, and as many held-out ones, in the training set, by pixels.
 
-    def _panel(self, images):
-        """Draws each image with the training images nearest to it in pixels on its right."""
+        Returns:
+          (the copying rates of both, a picture of some of the generated images with the training
+          images nearest to each on its right).
+        """
         training = self.train_data.images
-        nearest, _ = nearest_neighbours(_flat(images), _flat(training), NUM_NEIGHBOURS)
-        rows = [np.concatenate([[one], training[near]]) for one, near in zip(images, nearest)]
-        return plots.grid(np.concatenate(rows), NUM_NEIGHBOURS + 1)
+        held_out = self.eval_data.images[sample_order(len(self.eval_data))[: len(images)]]
+        flat = lambda some: some.reshape(len(some), -1)
+        queries = np.concatenate([flat(images), flat(held_out)])
+        nearest, distances = nearest_neighbours(queries, flat(training), NUM_NEIGHBOURS)
+        rates = [share_of_copies(some) for some in np.split(distances, [len(images)])]
+        shown = zip(images[:NUM_PANEL], nearest)
+        rows = [np.concatenate([[one], training[near]]) for one, near in shown]
+        return rates, plots.grid(np.concatenate(rows), NUM_NEIGHBOURS + 1)
 
 
-def _flat(images):
-    return np.asarray(images, np.float32).reshape(len(images), -1)
+def check_enough(count: int, what: str, metrics: tuple[str, ...]) -> None:
+    """Raises a UserError where a metric needs more than `count` images; `what` names these."""
+    least = {metric: METRICS[metric].at_least for metric in metrics if metric != COPIES}
+    metric = max(least, key=least.get, default=None)
+    if metric is not None and count < least[metric]:
+        raise UserError(
+            f"{what}: {count} images are too few for '{metric}' of config.eval.metrics, at least "
+            f"{least[metric]} are needed"
+        )
 
 
 def _of_size(batches, size):

@@ -37,8 +37,8 @@ def evaluate(
     report = {**provenance, "step": step, **metrics, "protocol": protocol_of(run)}
     if is_main():
         files.write_json(Path(workdir) / f"eval_{step:08d}.json", report)
-    Drawer(run, Path(workdir), provenance, folder)(step, state)
     print_report(workdir, report)
+    Drawer(run, Path(workdir), provenance, folder)(step, state)
     return report
 
 

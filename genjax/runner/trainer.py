@@ -28,6 +28,7 @@ from ml_collections import ConfigDict
 
 from genjax import files
 from genjax.errors import RunError
+from genjax.plots import NotFiniteError
 from genjax.runner.batches import Batches
 from genjax.runner.evaluator import FullEvaluator, check_finite
 from genjax.runner.figures import Drawer, save_figures
@@ -36,7 +37,7 @@ from genjax.runner.position import Position
 from genjax.runner.provenance import provenance_of
 from genjax.runner.report import finish, finished_report
 from genjax.runner.run import Run
-from genjax.runner.terminal import say
+from genjax.runner.terminal import say, warn
 from genjax.runner.workdir import (
     check_data,
     check_folder,
@@ -311,8 +312,13 @@ class Trainer:
 
     def draw(self) -> bool:
         """Draws samples and figures; returns False if a stop cut it short."""
+        step, state = self.position.step, self.position.state
         with self.progress.paused():
-            return self.drawer(self.position.step, self.position.state, self.log, self._signalled)
+            try:
+                return self.drawer(step, state, self.log, self._signalled)
+            except NotFiniteError as error:  # steps are not given up for a picture
+                warn(f"step {step}: {error}")
+                return True
 
     def save(self, metrics: dict[str, float] | None) -> None:
         """Saves a checkpoint with the metrics of an evaluation at this step, if there was one."""

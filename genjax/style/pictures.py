@@ -17,7 +17,7 @@ from genjax.data.images import BadImage, decoded
 from genjax.data.picture import picture_path
 from genjax.errors import UserError
 from genjax.files import whole_file
-from genjax.plots import SOURCE_TYPE, XMP, png_texts, to_uint8
+from genjax.plots import SOURCE_TYPE, XMP, check_finite, png_texts, to_uint8
 from genjax.typing import Float
 
 # config.output.kind, the format of the result -> its suffix.
@@ -123,8 +123,12 @@ def save_picture(
 
     Returns:
       The path of the file.
+
+    Raises:
+      NotFiniteError: the picture has NaN or infinity.
     """
     path = Path(f"{path}{KINDS[kind]}")
+    check_finite(image, path.name)
     path.parent.mkdir(parents=True, exist_ok=True)
     if kind == "jpeg" and alpha is not None:
         image = image * alpha[..., None] + 1 - alpha[..., None]

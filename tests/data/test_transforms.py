@@ -112,3 +112,9 @@ def test_evaluation_binarises_statically_and_does_not_augment():
     expected = static(batch(), rngs(), train=False)["image"]
     for step in (0, 5):
         np.testing.assert_array_equal(dynamic(batch(), rngs(step), train=False)["image"], expected)
+
+
+def test_clipping_leaves_no_infinity_to_be_taken_for_white():
+    x = jnp.asarray([-1.0, 0.25, 7.0, jnp.inf, -jnp.inf, jnp.nan])
+    expected = [0, 0.25, 1, np.nan, np.nan, np.nan]
+    np.testing.assert_array_equal(T.clip_to_unit(x), np.float32(expected))

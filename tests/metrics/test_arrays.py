@@ -5,15 +5,6 @@ from genjax.errors import UserError
 from genjax.metrics import arrays
 
 
-def test_distances_are_those_of_a_loop_and_zero_between_equal_rows(rng):
-    x, y = rng.normal(10, 1, (70, 33)), rng.normal(10, 1, (90, 33))
-    y[:50] = x[:50]
-    expected = np.array([[((a - b) ** 2).sum() for b in y] for a in x])
-    squared = arrays.squared_distances(x, y)
-    np.testing.assert_allclose(squared, expected, rtol=1e-9)
-    np.testing.assert_array_equal(squared == 0, expected == 0)
-
-
 def test_blocks_cover_every_row_once_and_stay_small(monkeypatch):
     monkeypatch.setattr(arrays, "BLOCK_ELEMENTS", 100)
     blocks = [range(40)[b] for b in arrays.row_blocks(40, 30)]
@@ -50,3 +41,27 @@ def test_bad_labels_are_told(bad):
     with pytest.raises(UserError, match="labels"):
         arrays.as_labels(bad, 4)
     assert arrays.as_labels(np.uint8([3]), 4).dtype == np.int64
+
+
+@pytest.mark.parametrize("bad, row", [(np.nan, 3), (np.inf, 9), (-np.inf, 0)])
+def test_bad_rows_are_named_in_any_block(bad, row, monkeypatch):
+    monkeypatch.setattr(arrays, "BLOCK_ELEMENTS", 4)
+    x = np.zeros((10, 2), np.float32)
+    arrays.check_features(x, "x")
+    x[row, 1] = bad
+    with pytest.raises(UserError, match=f"x: 1 of 10 rows .* first is row {row}"):
+        arrays.check_features(x, "x")
+
+
+def test_features_are_not_copied():
+    for dtype in (np.float32, np.uint8):
+        x = np.ones((4, 3), dtype)
+        assert np.shares_memory(arrays.check_features(x, "x"), x)
+
+
+def test_a_sample_is_the_same_every_time_and_takes_all_classes():
+    order = arrays.sample_order(1000)
+    np.testing.assert_array_equal(order, arrays.sample_order(1000))
+    np.testing.assert_array_equal(np.sort(order), np.arange(1000))
+    of_class = np.bincount(order[:200] // 100, minlength=10)  # of 10 classes, one after the other
+    assert of_class.min() >= 10 and of_class.max() <= 32

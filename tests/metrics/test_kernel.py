@@ -3,7 +3,7 @@ import pytest
 
 from genjax.errors import UserError
 from genjax.metrics import arrays
-from genjax.metrics.kernel import kernel_distance, kernel_distance_subsets
+from genjax.metrics.kernel import kernel_distance, kid
 
 
 def kernel(a, b):
@@ -34,7 +34,7 @@ def test_a_set_and_itself_are_two_sets(rng):
 
 def test_one_subset_of_everything_is_the_whole_set(rng):
     x, y = rng.normal(size=(25, 6)), rng.normal(0.5, 1.5, (25, 6))
-    mean, std = kernel_distance_subsets(x, y, rng=rng, subsets=1, subset_size=25)
+    mean, std = kid(x, y, rng=rng, subsets=1, subset_size=25)
     np.testing.assert_allclose(mean, kernel_distance(x, y)[0], rtol=1e-10)
     assert std == 0
 
@@ -75,9 +75,7 @@ def test_standard_error_is_the_spread_of_a_distance_that_is_not_zero(m, n):
 
 def test_subsets_are_drawn_from_the_generator_given(rng):
     x, y = rng.normal(size=(60, 5)), rng.normal(1, 1, (70, 5))
-    draw = lambda seed: kernel_distance_subsets(
-        x, y, rng=np.random.default_rng(seed), subsets=40, subset_size=30
-    )
+    draw = lambda seed: kid(x, y, rng=np.random.default_rng(seed), subsets=40, subset_size=30)
     assert draw(1) == draw(1) != draw(2)
     mean, std = draw(1)
     assert abs(mean - kernel_distance(x, y)[0]) < std  # of 40 subsets, so a sixth of one's std
@@ -92,4 +90,4 @@ def test_bad_input_is_told(rng):
     with pytest.raises(UserError, match="the first features.*NaN"):
         kernel_distance(np.where(x > 0, np.nan, x), x)
     with pytest.raises(UserError, match="100 subsets of 1000 cannot be drawn from 10 and 10"):
-        kernel_distance_subsets(x, x, rng=rng)
+        kid(x, x, rng=rng)

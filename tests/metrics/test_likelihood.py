@@ -6,7 +6,6 @@ from genjax.errors import UserError
 from genjax.metrics.likelihood import (
     bits_per_dim_of_density,
     bits_per_dim_of_mass,
-    nats_of_density,
     nats_of_mass,
 )
 
@@ -35,12 +34,8 @@ def test_a_density_that_is_flat_over_each_level_has_the_bits_of_its_masses():
     np.testing.assert_allclose(bits, bits_per_dim_of_mass(-np.log(mass), 1), rtol=1e-12)
 
 
-@pytest.mark.parametrize("data_range", RANGES)
-def test_bits_and_nats_are_inverse(data_range):
+def test_bits_and_nats_are_inverse():
     nats = np.array([[100.0, -3.0], [7000.0, 0.0]])
-    options = {"levels": 256, "data_range": data_range}
-    back = nats_of_density(bits_per_dim_of_density(nats, DIMS, **options), DIMS, **options)
-    np.testing.assert_allclose(back, nats, atol=1e-9)
     np.testing.assert_allclose(nats_of_mass(bits_per_dim_of_mass(nats, DIMS), DIMS), nats)
 
 
@@ -52,4 +47,4 @@ def test_the_kind_of_density_has_to_be_said():
     with pytest.raises(UserError, match="levels=1"):
         bits_per_dim_of_density(1.0, DIMS, levels=1, data_range=(0, 1))
     with pytest.raises(UserError, match="no width"):
-        nats_of_density(1.0, DIMS, levels=256, data_range=(1, 0))
+        bits_per_dim_of_density(1.0, DIMS, levels=256, data_range=(1, 0))

@@ -306,6 +306,22 @@ def test_known_pixels_stay_and_the_rest_follows_from_them():
     np.testing.assert_array_equal(run(keys, label, jnp.asarray(free + 1), everything), free + 1)
 
 
+@pytest.mark.parametrize("head", ["bernoulli", "softmax", "mixture"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_no_value_is_drawn_of_outputs_that_are_not_finite(head, bad):
+    network, heads, params = build("gated", head)
+    poisoned = jax.tree.map(lambda x: jnp.full_like(x, bad), params)
+    shape = (4, 4, heads.channels)
+    keys, known = jax.random.split(jax.random.key(0), 2), jnp.ones((2, *shape), jnp.int32)
+    given = np.zeros((4, 4), bool)
+    given[0] = True
+    drawn = autoregressive.sample(
+        network, {"params": poisoned}, heads, keys, shape, known=known, given=given
+    )
+    np.testing.assert_array_equal(drawn[:, 0], 1)
+    np.testing.assert_array_equal(drawn[:, 1:], -1)
+
+
 def test_samples_have_the_probabilities_of_the_model():
     """Counts all 16 images of 2x2 binary pixels."""
     network, head, params = build("gated", "bernoulli")

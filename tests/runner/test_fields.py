@@ -7,8 +7,11 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import vae_digits
+from experiments import FAMILIES
 from genjax.errors import UserError
-from genjax.runner.fields import Choice, check_fields, defaults, field, merged
+from genjax.runner.config import check_config
+from genjax.runner.family import find_family
+from genjax.runner.fields import Choice, check_fields, defaults, field, flatten, merged
 from genjax.runner.variants import parse_argument
 from genjax.runner.workdir import check_workdir
 
@@ -18,6 +21,9 @@ FIELDS = {
     "share": field(0.5, at_least=0, below=1),
     "rate": field(1.0, above=0),
     "far": field(math.inf, at_least=0, finite=False),
+    "scale": field(1.0),
+    "interval": field((0.0, math.inf), finite=False),
+    "weights": field((), items=float),
     "sizes": field((8, 4), at_least=1, nonempty=True),
     "names": field((), one_of=("x", "y"), items=str),
     "kind": field("plain", one_of={"plain": 1, "fancy": 2}),
@@ -43,6 +49,13 @@ def test_the_defaults_are_plain_values_and_keep_their_own_rules():
         ({"rate": 0.0}, "config.rate=0.0 must be above 0 and finite"),
         ({"rate": math.inf}, "config.rate=inf must be above 0 and finite"),
         ({"far": math.nan}, "config.far=nan must be at least 0"),
+        ({"rate": 1e-50}, "config.rate=1e-50 must be above 0 and finite"),  # 0 in float32
+        ({"scale": math.nan}, "config.scale=nan must be finite"),
+        ({"scale": -math.inf}, "config.scale=-inf must be finite"),
+        ({"scale": 1e39}, "config.scale=.* must be finite in float32"),
+        ({"interval": (0.0, math.nan)}, r"config.interval=\(0.0, nan\) must be a number"),
+        ({"interval": (0.0, "x")}, r"config.interval=.* must be numbers"),
+        ({"weights": (1.0, math.inf)}, r"config.weights=\(1.0, inf\) must be finite"),
         ({"sizes": ()}, "config.sizes=.* at least one element"),
         ({"sizes": (8, 0)}, r"config.sizes=\(8, 0\) must be at least 1"),
         ({"sizes": (8, 1.5)}, r"config.sizes=\(8, 1.5\) must be whole numbers"),
@@ -89,3 +102,22 @@ def test_a_workdir_from_before_a_field_resumes_while_the_field_has_its_default(t
     now.model.blocks = 3
     with pytest.raises(UserError, match="config.model.blocks: 2 there, 3 now"):
         check_workdir(tmp_path, now)
+
+
+SAMPLER_KEYS = [
+    (family, key)
+    for family in FAMILIES
+    for key, value in flatten(find_family(family).default_config()).items()
+    if key.startswith(("sample.", "strength", "style_shares")) and isinstance(value, float)
+]
+
+
+@pytest.mark.parametrize("family, key", SAMPLER_KEYS)
+@pytest.mark.parametrize("bad", [math.nan, -math.inf])
+def test_every_float_of_a_sampler_is_checked(family, key, bad):
+    fields = find_family(family).FIELDS
+    config = find_family(family).default_config()
+    with config.unlocked():
+        config.update_from_flattened_dict({key: bad})
+    with pytest.raises(UserError, match=f"config.{key}="):
+        check_config(config, fields, 1)

@@ -1,14 +1,19 @@
 """Generated images against real ones: the same numbers wherever and however they are computed."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from genjax.data.dataset import load_dataset
 from genjax.data.sources import find_source
 from genjax.errors import UserError
+from genjax.metrics import image_sets
+from genjax.metrics.arrays import sample_order
 from genjax.metrics.nets import load_net
+from genjax.runner import judge as judging
 from genjax.runner.config import check_config
 from genjax.runner.datasets import find_sources
 from genjax.runner.family import find_family
@@ -81,8 +86,93 @@ def test_training_images_are_no_better_than_themselves(judge):
     assert all(v == 1 for n, v in numbers.items() if n not in rates)
     rows = pictures["nearest_training_images"]
     # Ten images, each beside its four nearest, of which it is the first.
-    np.testing.assert_array_equal(rows[2:30, 2:30], images[0])
-    np.testing.assert_array_equal(rows[2:30, 32:60], images[0])
+    shown = images[sample_order(len(images))[0]]
+    np.testing.assert_array_equal(rows[2:30, 2:30], shown)
+    np.testing.assert_array_equal(rows[2:30, 32:60], shown)
+
+
+@pytest.fixture
+def sorted_folder(tmp_path):
+    """A folder of classes, and more images of its first class: (its name, those images)."""
+    for split, each in (("train", 60), ("test", 30)):
+        images, labels = find_source("digits", split).read(
+            np.arange(find_source("digits", split).size), (28, 28, 1)
+        )
+        for label in range(10):
+            folder = tmp_path / "data" / split / f"digit_{label}"
+            folder.mkdir(parents=True)
+            for i, image in enumerate(images[labels == label][:each]):
+                Image.fromarray(image[..., 0]).save(folder / f"{i:03d}.png")
+        if split == "train":
+            of_first = images[labels == 0][each:]
+    return f"folder:{tmp_path}/data", of_first
+
+
+def test_in_a_folder_sorted_by_class_one_class_is_worse_than_held_out_images(
+    judge, sorted_folder, monkeypatch
+):
+    name, of_first = sorted_folder
+    for module in (judging, image_sets):
+        monkeypatch.setattr(module, "MAX_KEPT", 200)
+    metrics = ("fd", "kd", "pr", "dc", "is", "modes")
+    one = judge(**{"data.name": name, "eval.net": "cnn_digits", "eval.metrics": metrics})
+    held_out = one.eval_data.images
+    good, _ = one([held_out], 300)
+    bad, _ = one([np.resize(of_first, held_out.shape)], 300)
+    value = lambda numbers, name: next(
+        v for k, v in numbers.items() if k.startswith(f"eval/{name}_")
+    )
+    for name in ("fd", "kd_cnn", "modes_kl"):
+        assert value(bad, name) > 5 * max(value(good, name), 0.01), name
+    for name in ("recall", "coverage", "modes_cnn", "is_cnn"):
+        assert value(bad, name) < 0.5 * value(good, name), name
+    assert value(bad, "precision") < 1.2 * value(good, "precision")
+    assert value(bad, "density") < 1.4 * value(good, "density")
+    assert value(good, "kd_cnn") < 4 * value(good, "kd_standard_error")
+
+
+def test_copies_are_looked_for_among_all_classes(judge, monkeypatch):
+    monkeypatch.setattr(judging, "NUM_COPIES", 60)
+    one = judge(**{"eval.metrics": ("copies",)})
+    order = np.argsort(one.eval_data.labels, kind="stable")
+    held_out = one.eval_data.images[order]
+    last = one.eval_data.labels[order] == 9  # images of the last class are in the training set
+    training = np.concatenate([one.train_data.images[:500], held_out[last]])
+    data = {"train_data": training, "eval_data": held_out}
+    for key, images in data.items():
+        labels = np.zeros(len(images), np.int32)
+        data[key] = dataclasses.replace(getattr(one, key), images=images, labels=labels)
+    rates, _ = dataclasses.replace(one, **data)([held_out], len(held_out))
+    expected = np.mean(last[sample_order(len(held_out))[:60]])
+    assert expected > 0.05
+    for name in ("copying_rate_pixels_60", "copying_rate_pixels_held_out_60"):
+        assert rates[f"eval/{name}"] == pytest.approx(expected, abs=0.03)
+
+
+def test_a_reference_of_the_first_images_is_not_used_again(judge, monkeypatch):
+    monkeypatch.setattr(judging, "MAX_KEPT", 50)
+    monkeypatch.setattr(judging, "_CACHE_FORMAT", 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(image_sets, "sample_order", np.arange)
+        first = judge().real.features
+    monkeypatch.setattr(judging, "_CACHE_FORMAT", 2)
+    one = judge()
+    sample = one.real.features
+    assert sample.shape == first.shape == (50, 128) and np.abs(sample - first).max() > 0.1
+    chosen = one.train_data.images[sample_order(len(one.train_data))[:50]]
+    (out,) = one._features([chosen])
+    np.testing.assert_allclose(sample, out["features"], atol=1e-4)
+    np.testing.assert_array_equal(judge().real.features, sample)  # from the cache
+
+
+def test_too_few_images_for_a_metric_are_told_before_they_are_made(judge):
+    with pytest.raises(UserError, match="num_samples: 500 images are too few for 'kid'.* 1000"):
+        judge(**{"eval.metrics": ("fd", "kid"), "eval.num_samples": 500})
+    with pytest.raises(UserError, match="the reference digits: 382 images are too few for 'kid'"):
+        judge(**{"eval.metrics": ("kid",), "eval.num_samples": 1000, "eval.reference": "eval"})
+    one = judge(**{"eval.num_samples": 0})
+    with pytest.raises(UserError, match="images to be judged: 5 images are too few for 'dc'"):
+        one(iter(()), 5)
 
 
 def test_a_run_its_evaluation_and_its_files_give_one_number(launch, tmp_path):

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from experiments.style.pair import Pair
 from genjax.data.picture import EMBEDDED
 from genjax.errors import UserError
+from genjax.plots import NotFiniteError
 from genjax.style import pictures
-from genjax.style.color import keep_color, match_color
+from genjax.style.color import COLORS, keep_color, match_color
 from genjax.style.pictures import Size
 
 RNG = np.random.default_rng(0)
@@ -60,6 +62,19 @@ def test_what_is_written(tmp_path, with_alpha):
             np.testing.assert_allclose(np.asarray(saved) / 255, pixels, atol=1 / 250)
     data = (tmp_path / "png16.png").read_bytes()
     assert np.abs(sixteen(data) / 65535 - pixels).max() < 1e-5
+
+
+@pytest.mark.parametrize("kind", pictures.KINDS)
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_picture_that_is_not_finite_is_refused_in_every_format(tmp_path, kind, bad):
+    image = RNG.random((6, 5, 3)).astype(np.float32)
+    image[2, 3, 1] = bad
+    with pytest.raises(NotFiniteError, match="picture .result"):
+        pictures.save_picture(tmp_path / "new" / "result", image, None, kind, {})
+    assert not list(tmp_path.iterdir())
+    for color in COLORS:
+        with pytest.raises(NotFiniteError):  # before an infinity is clipped to white
+            Pair("china", "flower", color).finish(image)
 
 
 def sixteen(data):
