@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from genjax.devices import platform
 from genjax.typing import Array, Float, Num
 
 
@@ -15,7 +16,7 @@ def attend(
     """Computes softmax(q k^T / sqrt(d)) v, by the fused kernel of cuDNN where there is one."""
     half = q.dtype in (jnp.bfloat16, jnp.float16)
     fits = q.shape[-1] <= 128 and q.shape[-1] % 8 == 0
-    fused = "cudnn" if half and fits and jax.default_backend() == "gpu" else None
+    fused = "cudnn" if half and fits and platform() == "gpu" else None
     return jax.nn.dot_product_attention(q, k, v, implementation=fused)
 
 

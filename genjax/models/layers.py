@@ -31,11 +31,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jax import lax
 
-from genjax.devices import device_axis
+from genjax.devices import device_axis, platform
 from genjax.rng import bernoulli_rows
 from genjax.typing import AnyArray, Array, Num
 
@@ -47,10 +46,10 @@ Padding = str | Sequence[Sequence[int]]
 def prefers_matmul(x: Num[Array, "..."]) -> bool:
     """Tells whether the forms of this module are the faster ones for x.
 
-    Decided by the default backend while tracing: `lax.platform_dependent` would compile and
+    Decided by the platform while tracing: `lax.platform_dependent` would compile and
     differentiate both forms. Half precision stays with lax, which accumulates in float32.
     """
-    return x.dtype in (jnp.float32, jnp.float64) and jax.default_backend() == "cpu"
+    return x.dtype in (jnp.float32, jnp.float64) and platform() == "cpu"
 
 
 def pointwise(x: Num[Array, "*shape c"], kernel: Num[Array, "c o"]) -> Num[Array, "*shape o"]:
