@@ -258,29 +258,27 @@ def _check_regions(
     """
     if masks is None:
         return
-    layers, depth = config.model.style_layers, config.model.depth
+    layers, depth, guides = config.model.style_layers, config.model.depth, config.guides
     content = present_regions(masks, layers, depth)
     styles = [present_regions(own, layers, depth) for own in style_masks]
+    places = [("the picture", guides.content, content)]
+    places += [(f"style {i}", guides.style, found) for i, found in enumerate(styles, 1)]
     for name in layers:
-        left = [
-            f"of the picture ({config.guides.content[r]})"
-            for r, here in enumerate(content[name])
+        gone = [
+            f"{mask} in {what}"
+            for what, files, found in places
+            for mask, here in zip(files, found[name], strict=True)
             if not here
         ]
-        left += [
-            f"of style {i + 1} ({config.guides.style[r]})"
-            for i, found in enumerate(styles)
-            for r, here in enumerate(found[name])
-            if not here
-        ]
-        if left:
+        if gone:
             say(
                 f"config.guides: pooling leaves nothing of these regions at {name}, where they "
-                f"count as nothing: {', '.join(left)}"
+                f"count as nothing: {', '.join(gone)}"
             )
-    used = np.array([np.any([s[n] for s in styles], axis=0) & content[n] for n in layers])
+    shown = [found for found, share in zip(styles, style_shares(config), strict=True) if share]
+    used = np.array([np.any([s[n] for s in shown], axis=0) & content[n] for n in layers])
     wider = "make it wider, or choose config.model.style_layers nearer to the pixels"
-    for mask, layers_of in zip(config.guides.content, used.T, strict=True):
+    for mask, layers_of in zip(guides.content, used.T, strict=True):
         if not layers_of.any():
             raise UserError(
                 f"config.guides.content: pooling leaves nothing of the region {mask}, or of its "
