@@ -292,8 +292,8 @@ class Gan(Family):
         return self.num_classes > 0
 
     @property
-    def updates_per_step(self) -> dict[str, int]:
-        return {"generator": 1, "discriminator": self.d_steps}
+    def updates_per_step(self) -> tuple[tuple[str, int], ...]:
+        return (("generator", 1), ("discriminator", self.d_steps))
 
     # ---- Networks ----
 

@@ -51,8 +51,8 @@ class Family(Protocol):
       sample_shape: (H, W, C) of sampled images, where it is not the data's.
       sample_takes_labels: whether `sample` has to be given classes.
       line_search: whether `train_step` gives the optimizer the loss as a function.
-      updates_per_step: {key of the optimizer's state: updates in each step} of a family with
-        several optimizers, the one of config.optim.lr first; {} for one optimizer.
+      updates_per_step: (key in the optimizer's state, updates in each step) of each optimizer of a
+        family with several, the one of config.optim.lr first; () for one optimizer.
       frozen: {entry of model_state that no step changes: a description with its SHA-256}.
         Checkpoints leave those out; `init` makes them again.
     """
@@ -63,8 +63,8 @@ class Family(Protocol):
     line_search: bool = False
 
     @property
-    def updates_per_step(self) -> dict[str, int]:
-        return {}
+    def updates_per_step(self) -> tuple[tuple[str, int], ...]:
+        return ()
 
     @property
     def frozen(self) -> dict[str, str]:

@@ -36,7 +36,7 @@ class TrainState(flax.struct.PyTreeNode):
     skipped: Any
 
     @property
-    def updates(self) -> Array:
+    def updates(self) -> Any:
         """Steps that changed the parameters, int32."""
         return self.step - self.skipped
 

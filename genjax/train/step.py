@@ -6,7 +6,7 @@ families that play a game bring their own.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -35,8 +35,8 @@ class TrainStep:
       policy: what to do about numbers that are not finite, see `genjax.train.guard`.
       skips_large: whether the optimizer leaves out updates whose gradients are large, see
         `genjax.train.optimizers.skip_large`.
-      updates_per_step: of each optimizer of a family with several, by its key in the optimizer's
-        state; the first one's learning rate is logged.
+      updates_per_step: (key in the optimizer's state, updates in each step) of each optimizer of a
+        family with several; the first one's learning rate is logged.
     """
 
     update: Callable[[TrainState, Batch, Rngs], tuple[TrainState, Metrics]]
@@ -44,7 +44,7 @@ class TrainStep:
     schedule: Callable[[jax.Array], jax.Array | float]
     policy: str = "raise"
     skips_large: bool = False
-    updates_per_step: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    updates_per_step: tuple[tuple[str, int], ...] = ()
 
     def __call__(
         self, state: TrainState, batch: Batch, dataset: Batch | None = None
@@ -73,7 +73,7 @@ class TrainStep:
             new_state, left_out = self._without_left_out(state, new_state)
             metrics = {**metrics, **left_out, "skipped_steps": new_state.skipped}
             if self.updates_per_step:
-                updates = updates_done(state.opt_state[next(iter(self.updates_per_step))])
+                updates = updates_done(state.opt_state[self.updates_per_step[0][0]])
         return new_state, {**metrics, "lr": jnp.asarray(self.schedule(updates))}
 
     def _without_left_out(
@@ -95,7 +95,7 @@ class TrainStep:
             same = state.replace(step=state.step + 1, skipped=state.skipped + 1)
             return keep(out, new_state, same), {}
         missing, ema_params = {}, dict(new_state.ema_params)
-        for name, count in self.updates_per_step.items():
+        for name, count in self.updates_per_step:
             before, after = (updates_done(s.opt_state[name]) for s in (state, new_state))
             missing[name] = count - (after - before)
             if name in ema_params:
