@@ -17,6 +17,7 @@ ROOMS = (
     "genjax.download",
     "genjax.rng",
     "genjax.devices",
+    "genjax.numerics",
     "genjax.data",
     "genjax.models",
     "genjax.objectives",

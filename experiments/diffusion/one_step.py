@@ -41,6 +41,10 @@ from genjax.typing import Array, Float, Int, Key, ModelState, Params
 # and that of a fast sine would dominate the loss.
 TIME_SCALE = 10.0
 
+# Of consistency training. From stage to stage r comes twice as close to s: in the last one they
+# still differ by 16 of the steps that float32 has there.
+MAX_STAGES = 20
+
 # config.objective.name -> the only process it is defined on.
 OBJECTIVES = {"meanflow": "flow", "consistency": "edm"}
 
@@ -59,7 +63,9 @@ FIELDS = {
         ),
         "flow_ratio": field(0.75, "meanflow: how often r = t", at_least=0, at_most=1),
         "power": field(1.0, "meanflow: of the adaptive weight"),
-        "stages": field(8, "consistency: how often r comes closer to s", at_least=1),
+        "stages": field(
+            8, "consistency: how often r comes closer to s", at_least=1, at_most=MAX_STAGES
+        ),
         "huber": field(0.0, "consistency: c of the distance", at_least=0),
     },
     "sample": {

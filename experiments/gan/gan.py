@@ -189,10 +189,9 @@ def discriminator_optimizer(config: ConfigDict) -> optax.GradientTransformation:
     optim, objective = config.optim.to_dict(), config.objective
     del optim["accumulate_steps"]
     peak = objective.d_lr_ratio * optim.pop("lr")
-    schedule = make_schedule(
-        peak, optim.pop("schedule"), optim.pop("warmup_steps"), config.num_train_steps
-    )
-    every = objective.d_steps
+    every, warmup = objective.d_steps, optim.pop("warmup_steps")
+    schedule = make_schedule(peak, optim.pop("schedule"), warmup, config.num_train_steps)
+    optim["warmup_steps"] = warmup * every
     return make_optimizer(optim.pop("name"), lambda count: schedule(count // every), **optim)
 
 
@@ -291,6 +290,10 @@ class Gan(Family):
     @property
     def sample_takes_labels(self) -> bool:
         return self.num_classes > 0
+
+    @property
+    def updates_per_step(self) -> tuple[tuple[str, int], ...]:
+        return (("generator", 1), ("discriminator", self.d_steps))
 
     # ---- Networks ----
 
@@ -494,7 +497,7 @@ class Gan(Family):
                 "discriminator": discriminator.opt_state,
             },
             ema_params=(
-                ema.update(state.ema_params, self.averaged(params), state.step)
+                ema.update(state.ema_params, self.averaged(params), state.updates)
                 if ema.enabled
                 else {}
             ),

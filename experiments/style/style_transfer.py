@@ -24,7 +24,7 @@ from experiments.style.frozen_vgg import (
     load_frozen_vgg,
 )
 from experiments.style.pair import PAIR_FIELDS, Pair, pair_settings, scaled_size, style_shares
-from experiments.style.picture_loss import CONTENT_LOSSES, PictureLoss
+from experiments.style.picture_loss import CONTENT_LOSSES, PictureLoss, present_regions
 from experiments.style.sizes import (
     SIZE_FIELDS,
     check_sizes,
@@ -35,6 +35,7 @@ from experiments.style.sizes import (
 )
 from genjax import plots
 from genjax.data.transforms import unit
+from genjax.errors import UserError
 from genjax.models import vgg
 from genjax.objectives.style import STYLE_LOSSES
 from genjax.runner.config import make_config
@@ -147,6 +148,8 @@ def build(
         before = complete(config_of_size(config, config.size_index - 1))
         coarser = enlarged_state(before, config.init_from, image_shape)
     styles, style_masks = _read_styles(config, image_shape)
+    masks = _read_masks(config, "content", pictures.Size(*image_shape[:2]))
+    _check_regions(config, masks, style_masks)
     tiles = None
     if config.tile:
         reach = vgg.reach(layers, network.network.depth)
@@ -166,7 +169,7 @@ def build(
             relative=objective.relative,
             layer_weights=config.model.style_layer_weights,
             style_shares=style_shares(config),
-            masks=_read_masks(config, "content", pictures.Size(*image_shape[:2])),
+            masks=masks,
             tiles=tiles,
         ),
         styles=styles,
@@ -241,6 +244,51 @@ def _read_masks(
     for name, mask in zip(names, masks, strict=True):
         require(mask.max() > 0, key, name, "light somewhere")
     return jnp.asarray(np.stack(masks)) if masks else None
+
+
+def _check_regions(
+    config: ConfigDict,
+    masks: Float[Array, "r h w 1"] | None,
+    style_masks: Sequence[Float[Array, "r _ _ 1"] | None],
+) -> None:
+    """Says which regions of config.guides are too thin for which layers.
+
+    Raises:
+      UserError: a region is too thin for all layers, or a layer is too coarse for all regions.
+    """
+    if masks is None:
+        return
+    layers, depth, guides = config.model.style_layers, config.model.depth, config.guides
+    content = present_regions(masks, layers, depth)
+    styles = [present_regions(own, layers, depth) for own in style_masks]
+    places = [("the picture", guides.content, content)]
+    places += [(f"style {i}", guides.style, found) for i, found in enumerate(styles, 1)]
+    for name in layers:
+        gone = [
+            f"{mask} in {what}"
+            for what, files, found in places
+            for mask, here in zip(files, found[name], strict=True)
+            if not here
+        ]
+        if gone:
+            say(
+                f"config.guides: pooling leaves nothing of these regions at {name}, where they "
+                f"count as nothing: {', '.join(gone)}"
+            )
+    shown = [found for found, share in zip(styles, style_shares(config), strict=True) if share]
+    used = np.array([np.any([s[n] for s in shown], axis=0) & content[n] for n in layers])
+    wider = "make it wider, or choose config.model.style_layers nearer to the pixels"
+    for mask, layers_of in zip(guides.content, used.T, strict=True):
+        if not layers_of.any():
+            raise UserError(
+                f"config.guides.content: pooling leaves nothing of the region {mask}, or of its "
+                f"counterparts, at any of {', '.join(layers)}; {wider}"
+            )
+    for name, regions in zip(layers, used, strict=True):
+        if not regions.any():
+            raise UserError(
+                f"config.guides: pooling leaves nothing of any region at {name}; {wider}"
+            )
 
 
 def train(
@@ -363,7 +411,7 @@ class LineSearchTransfer(StyleTransfer):
             grads, state.opt_state, state.params, value=value, grad=grads, value_fn=value_fn
         )
         params = optax.apply_updates(state.params, updates)
-        ema_params = ema.update(state.ema_params, params, state.step) if ema.enabled else {}
+        ema_params = ema.update(state.ema_params, params, state.updates) if ema.enabled else {}
         new_state = state.replace(
             step=state.step + 1, params=params, opt_state=opt_state, ema_params=ema_params
         )

@@ -187,7 +187,9 @@ def _read(path: Path, name: str | None) -> FeatureNet:
         raise wrong
 
     def forward(variables: dict[str, Params], images: AnyArray) -> Outputs:
-        return network.apply(variables, pixels(jnp.asarray(images), None))
+        # Distances between features must not depend on how a device rounds by default.
+        with jax.default_matmul_precision("highest"):
+            return network.apply(variables, pixels(jnp.asarray(images), None))
 
     flat = {key: np.asarray(value, np.float32) for key, value in arrays.items()}
     return FeatureNet(

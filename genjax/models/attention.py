@@ -1,10 +1,17 @@
 """Attention, and sinusoidal embeddings of numbers and positions."""
 
+import contextlib
+import contextvars
+from collections.abc import Iterator
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from genjax.typing import Array, Float, Num
+
+_plain = contextvars.ContextVar("plain_attention", default=False)
 
 
 def attend(
@@ -12,11 +19,40 @@ def attend(
     k: Float[Array, "b keys heads d"],
     v: Float[Array, "b keys heads d"],
 ) -> Float[Array, "b length heads d"]:
-    """Computes softmax(q k^T / sqrt(d)) v, by the fused kernel of cuDNN where there is one."""
-    half = q.dtype in (jnp.bfloat16, jnp.float16)
-    fits = q.shape[-1] <= 128 and q.shape[-1] % 8 == 0
-    fused = "cudnn" if half and fits and jax.default_backend() == "gpu" else None
+    """Computes softmax(q k^T / sqrt(d)) v, by the fused kernel of cuDNN where there is one.
+
+    The fused kernel has a gradient but no derivative forwards: see `plain_attention`.
+    """
+    fused = "cudnn" if not _plain.get() and _fused_fits(q.dtype, q.shape[-1]) else None
     return jax.nn.dot_product_attention(q, k, v, implementation=fused)
+
+
+@contextlib.contextmanager
+def plain_attention() -> Iterator[None]:
+    """Lets `attend` compute by matrix products while a function is traced in this context.
+
+    Needed where the function is differentiated forwards (`jax.jvp`), which fused kernels refuse.
+    """
+    token = _plain.set(True)
+    try:
+        yield
+    finally:
+        _plain.reset(token)
+
+
+def _fused_fits(dtype: Any, dim: int) -> bool:
+    """Tells whether cuDNN's kernel is there for heads of `dim` numbers."""
+    if dtype not in (jnp.bfloat16, jnp.float16) or jax.default_backend() != "gpu":
+        return False
+    return dim % 8 == 0 and dim <= (256 if _compute_capability() >= 9 else 128)
+
+
+def _compute_capability() -> float:
+    """Returns that of the first GPU, 9.0 for Hopper; 0 where it is unknown."""
+    try:
+        return float(jax.local_devices()[0].compute_capability)
+    except (AttributeError, ValueError):
+        return 0.0
 
 
 def sinusoidal(

@@ -25,6 +25,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from genjax.numerics import nonzero
 from genjax.typing import AnyArray, Array, Float, Num
 
 Features = Float[AnyArray, "h w c"]
@@ -83,14 +84,19 @@ def moment_sums(features: Features, weights: Weights = None) -> Sums:
     return {**gram_sums(features, weights), "s1": scaled.sum(0)}
 
 
+def _mean(sums, name):
+    """Returns a sum per position; 0 of a region without any."""
+    return sums[name] / nonzero(sums["n"])
+
+
 def gram(sums: Sums) -> Float[AnyArray, "c c"]:
     """Returns G."""
-    return sums["s2"] / sums["n"]
+    return _mean(sums, "s2")
 
 
 def mean_covariance(sums: Sums) -> tuple[Float[AnyArray, " c"], Float[AnyArray, "c c"]]:
     """Returns mu and C."""
-    mean = sums["s1"] / sums["n"]
+    mean = _mean(sums, "s1")
     return mean, gram(sums) - jnp.outer(mean, mean)
 
 
@@ -100,9 +106,9 @@ def mean_std(sums: Sums) -> tuple[Float[AnyArray, " c"], Float[Array, " c"]]:
     Variances are at least EPS times the largest mean square; smaller ones, and those that rounding
     made negative, have no gradient.
     """
-    mean = sums["s1"] / sums["n"]
-    square = sums["s2"] / sums["n"]
-    floor = EPS * jnp.maximum(jnp.max(square), jnp.finfo(square.dtype).tiny)
+    mean, square = _mean(sums, "s1"), _mean(sums, "s2")
+    # Not a subnormal number, which is 0 on most devices: the root has no derivative there.
+    floor = jnp.maximum(EPS * jnp.max(square), jnp.finfo(square.dtype).tiny)
     return mean, jnp.sqrt(jnp.maximum(square - mean**2, lax.stop_gradient(floor)))
 
 
@@ -227,7 +233,9 @@ def self_similarity_distance(
     def normalized(z):
         distances = cosine_distances(z, z)
         total = distances.sum(0, keepdims=True)
-        return distances / jnp.maximum(total, jnp.finfo(z.dtype).tiny)
+        # Of equal activations, such as those of a picture of one colour, only rounding is left.
+        rounding = 8 * len(z) * float(jnp.finfo(z.dtype).eps)
+        return jnp.where(total > rounding, distances, 0) / nonzero(total, rounding)
 
     return x.shape[0] * jnp.mean(jnp.abs(normalized(x) - normalized(y)))
 

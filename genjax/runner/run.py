@@ -200,7 +200,7 @@ def _make_step(
     what = f"another with config.experiment='{config.experiment}'"
     require(able, "optim.name", name, what)
     schedule = make_schedule(
-        lr, optim.pop("schedule"), optim.pop("warmup_steps"), config.num_train_steps
+        lr, optim.pop("schedule"), optim["warmup_steps"], config.num_train_steps
     )
     tx = make_optimizer(name, schedule, **optim)
     ema = Ema(batch_size=config.batch_size, **config.ema.to_dict())
@@ -214,7 +214,15 @@ def _make_step(
         init_optimizer = lambda params: family.init_optimizer(tx, params)
         return init_state(config.seed, make, init_optimizer, ema, family.averaged)
 
-    return TrainStep(update, transform, schedule, config.nonfinite.policy), init
+    step = TrainStep(
+        update,
+        transform,
+        schedule,
+        config.nonfinite.policy,
+        skips_large=config.optim.skip_norm > 0,
+        updates_per_step=family.updates_per_step,
+    )
+    return step, init
 
 
 def _batch_shapes(config: ConfigDict) -> dict[str, jax.ShapeDtypeStruct]:

@@ -32,7 +32,7 @@ from genjax.plots import NotFiniteError
 from genjax.runner.batches import Batches
 from genjax.runner.evaluator import FullEvaluator, check_finite
 from genjax.runner.figures import Drawer, save_figures
-from genjax.runner.health import HealthQueue
+from genjax.runner.health import HealthQueue, SkippedSteps
 from genjax.runner.position import Position
 from genjax.runner.provenance import provenance_of
 from genjax.runner.report import finish, finished_report
@@ -157,6 +157,8 @@ class Trainer:
         config, position = self.run.config, self.position
         position.initialise()
         self.health = HealthQueue(self.run)
+        skipped = int(np.ravel(self.run.parallel.fetch(position.state.skipped))[0])
+        self.skipped = SkippedSteps(self.run.config.optim.skip_norm, position.step, skipped)
         state = jax.eval_shape(self.run.init)
         compiled = lambda k: self.run.parallel.compile_train_step(self.run.train_step, state, k)
         self.steps = {count: compiled(count) for count in {1, self.run.steps_per_call}}
@@ -289,6 +291,7 @@ class Trainer:
         values = {f"train/{k}": float(np.ravel(v)[-1]) for k, v in fetched.items()}
         if self.run.config.nonfinite.policy == "rollback":
             values["train/rollbacks"] = self.position.rollbacks
+        self.skipped.update(step, values)
         self.log.write(step, values)
         self.progress.update(step, values)
         speed = {"time/images_per_second": self.progress.images_per_second}
