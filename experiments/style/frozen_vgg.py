@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from genjax.errors import UserError
 from genjax.models import vgg
 from genjax.models.vgg import VARIANTS, VGG
-from genjax.runner.fields import field, require
+from genjax.runner.fields import field, one_of, require
 from genjax.typing import AnyArray, Array, Float, Key, Params
 from genjax.weights.vgg import load_vgg
 
@@ -20,7 +20,12 @@ PUBLISHED_VARIANTS = ("keras", "torchvision")
 VGG_FIELDS = {
     "weights": field("", '"": the published ones of model.variant; "random"; or a file'),
     "model": {
-        "variant": field("keras", "of the published weights", one_of=PUBLISHED_VARIANTS),
+        "variant": field(
+            "keras",
+            "of the published weights",
+            one_of=PUBLISHED_VARIANTS,
+            only_with=one_of("weights", "", "random"),
+        ),
         "depth": field(19, "VGG-16 or VGG-19", at_least=min(vgg.BLOCKS), at_most=max(vgg.BLOCKS)),
         "pool": field("max", one_of=vgg.POOLS),
         "padding": field("", '"": that of the weights', one_of=("", *vgg.PADDINGS)),

@@ -27,7 +27,9 @@ from experiments.style.pair import PAIR_FIELDS, Pair, pair_settings, scaled_size
 from experiments.style.picture_loss import CONTENT_LOSSES, PictureLoss
 from experiments.style.sizes import (
     SIZE_FIELDS,
+    check_picture,
     check_sizes,
+    check_steps,
     config_of_size,
     copy_result,
     enlarged_state,
@@ -37,9 +39,10 @@ from genjax import plots
 from genjax.data.transforms import unit
 from genjax.models import vgg
 from genjax.objectives.style import STYLE_LOSSES
+from genjax.runner.config import FIELDS as SHARED
 from genjax.runner.config import make_config
 from genjax.runner.family import Family
-from genjax.runner.fields import check_fields, field, merged, require
+from genjax.runner.fields import check_fields, field, is_set, merged, one_of, require, unused
 from genjax.runner.terminal import say
 from genjax.style import pictures
 from genjax.style.color import match_color
@@ -56,15 +59,28 @@ STARTS = {
     "blend": lambda start: start.noise,
 }
 
+CONTENT = is_set("model.content_layers")
+
+# The data are the content picture.
+_IGNORED = [key for key in SHARED["data"] if key not in ("name", "image_shape")]
+
 FIELDS = merged(
     PAIR_FIELDS,
     VGG_FIELDS,
     SIZE_FIELDS,
     {
+        "data": unused(SHARED["data"], *_IGNORED),
+        "sample": unused(SHARED["sample"]),
         "style_scale": field(1.0, "the style's longer side over the content's", above=0),
         "start": {
             "from": field("content", one_of=STARTS),
-            "noise": field(0.5, "share of noise in blend", at_least=0, at_most=1),
+            "noise": field(
+                0.5,
+                "share of noise in blend",
+                at_least=0,
+                at_most=1,
+                only_with=one_of("start.from", "blend"),
+            ),
         },
         "guides": {
             "content": field((), "masks, light where a region is", items=str),
@@ -77,9 +93,9 @@ FIELDS = merged(
             "style_layer_weights": field((), "(): equal", items=float, at_least=0),
         },
         "objective": {
-            "content": field("squares", one_of=CONTENT_LOSSES),
+            "content": field("squares", one_of=CONTENT_LOSSES, only_with=CONTENT),
             "style": field("gram", one_of=STYLE_LOSSES),
-            "content_weight": field(1e4, at_least=0),
+            "content_weight": field(1e4, at_least=0, only_with=CONTENT),
             "style_weight": field(1e-2, at_least=0),
             "tv_weight": field(0.0, "of the total variation", at_least=0),
             "relative": field(False, "each term over its value for a picture without features"),
@@ -94,7 +110,7 @@ def default_config() -> ConfigDict:
     config = make_config("style_transfer", FIELDS)
     config.num_devices = config.batch_size = 1  # one picture
     config.update(eval_every_steps=0, sample_every_steps=100, checkpoint_every_steps=200)
-    config.eval.batch_size = config.sample.batch_size = config.sample.num = 1
+    config.eval.batch_size = 1
     return config
 
 
@@ -107,8 +123,6 @@ def smoke(config: ConfigDict) -> dict[str, Any]:
         "num_train_steps": 8 if one_size else 4,
         "eval_every_steps": 0,
         "eval.batch_size": 1,
-        "sample.batch_size": 1,
-        "sample.num": 1,
         "weights": "random",
         "sizes": (48,) if one_size else (40, 48),
         "size_steps": (),
@@ -127,9 +141,14 @@ def complete(config: ConfigDict) -> ConfigDict:
     config = config.copy_and_resolve_references()
     check_fields(config, FIELDS)
     check_sizes(config)
+    check_picture(config)
     size = _scaled_size(config, config.content, "content", config.sizes[config.size_index])
+    shape, default = tuple(config.data.image_shape), SHARED["data"]["image_shape"].default
     config.data.name = f"picture:{config.content}"
     config.data.image_shape = (size.height, size.width, 3)
+    fits = shape in (default, config.data.image_shape)
+    what = f"{default}: the picture's shape follows from config.sizes"
+    require(fits, "data.image_shape", shape, what)
     if config.size_steps:
         config.num_train_steps = config.size_steps[config.size_index]
     return config
@@ -250,6 +269,7 @@ def train(
     train_one: Callable[[ConfigDict, Path, dict[str, str]], dict[str, Any]],
 ) -> dict[str, Any]:
     """Trains a run for each size; the result of the last is the result."""
+    check_steps(config)
     if len(config.sizes) == 1:
         return train_one(complete(config), workdir, source)
     for index in range(len(config.sizes)):

@@ -167,7 +167,7 @@ def test_what_is_exported_draws_the_same_bits(trained, new_images, tmp_path):
 
 def test_a_run_begins_with_another_runs_parameters(trained):
     options = {"init_from": str(trained[0]), "parallel": "pmap"}
-    options |= {"data.image_shape": (8, 8, 1), "ema.decay": 0.9}
+    options |= {"data.image_shape": (8, 8, 1), "ema.decay": 0.9, "sample.sampler": "heun"}
     config = small(consistency_cifar10, **options)
     run = Run.build(config)
     state = run.parallel.to_local(run.start())
