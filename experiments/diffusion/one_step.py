@@ -48,7 +48,12 @@ OBJECTIVES = {"meanflow": "flow", "consistency": "edm"}
 MEANFLOW = one_of("objective.name", "meanflow")
 CONSISTENCY = one_of("objective.name", "consistency")
 
-PROCESSES = Choice({name: denoisers.PROCESSES.groups[name] for name in OBJECTIVES.values()})
+PROCESSES = Choice(
+    {
+        "flow": unused(denoisers.PROCESSES.groups["flow"]),  # its times are those of [0, 1]
+        "edm": denoisers.PROCESSES.groups["edm"],
+    }
+)
 
 FIELDS = {
     **diffusion.FIELDS,

@@ -36,7 +36,7 @@ from genjax.models.stylizers import Decoder
 from genjax.models.vgg import reach
 from genjax.runner.config import check_config, make_config
 from genjax.runner.family import Family
-from genjax.runner.fields import field, is_set, merged, one_of, require
+from genjax.runner.fields import field, is_set, merged, require
 from genjax.runner.restore import restored_run
 from genjax.runner.terminal import say
 from genjax.style.features import adain, mean_std, mixture
@@ -52,11 +52,7 @@ FIELDS = merged(
     STYLIZE_FIELDS,
     {
         "decoder": field("", '"": train one; or a file of a trained one'),
-        "style_data": field(
-            "",
-            'folder:/path of style pictures; "": images of the batch',
-            only_with=one_of("decoder", ""),
-        ),
+        "style_data": field("", 'folder:/path of style pictures; "": images of the batch'),
         "num_styles": field(
             256, "style pictures kept in memory", at_least=1, only_with=is_set("style_data")
         ),

@@ -48,12 +48,8 @@ def check_picture(config: ConfigDict) -> None:
     )
 
 
-def check_steps(config: ConfigDict) -> None:
-    """Raises a UserError for fields of the full run that those of its sizes replace."""
-    steps, default = config.num_train_steps, SHARED["num_train_steps"].default
-    fits = not config.size_steps or steps in (default, *config.size_steps)
-    what = f"{default}, its default, with config.size_steps={config.size_steps}, which replace it"
-    require(fits, "num_train_steps", steps, what)
+def check_full_run(config: ConfigDict) -> None:
+    """Raises a UserError for fields that the full run of several sizes sets itself."""
     single = len(config.sizes) == 1
     fits = single or config.size_index == 0
     require(fits, "size_index", config.size_index, "0: every size is trained in turn")
@@ -71,8 +67,6 @@ def config_of_size(config: ConfigDict, index: int, init_from: str | Path = "") -
     """
     config = config.copy_and_resolve_references()
     config.size_index, config.init_from = index, str(init_from)
-    for key in ("name", "image_shape"):  # of another size, if it is known already
-        config.data[key] = SHARED["data"][key].default
     return config
 
 

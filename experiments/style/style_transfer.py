@@ -27,9 +27,9 @@ from experiments.style.pair import PAIR_FIELDS, Pair, pair_settings, scaled_size
 from experiments.style.picture_loss import CONTENT_LOSSES, PictureLoss
 from experiments.style.sizes import (
     SIZE_FIELDS,
+    check_full_run,
     check_picture,
     check_sizes,
-    check_steps,
     config_of_size,
     copy_result,
     enlarged_state,
@@ -42,7 +42,17 @@ from genjax.objectives.style import STYLE_LOSSES
 from genjax.runner.config import FIELDS as SHARED
 from genjax.runner.config import make_config
 from genjax.runner.family import Family
-from genjax.runner.fields import check_fields, field, is_set, merged, one_of, require, unused
+from genjax.runner.fields import (
+    check_fields,
+    check_idle,
+    field,
+    is_set,
+    merged,
+    one_of,
+    require,
+    starts_with,
+    unused,
+)
 from genjax.runner.terminal import say
 from genjax.style import pictures
 from genjax.style.color import match_color
@@ -69,6 +79,11 @@ FIELDS = merged(
     VGG_FIELDS,
     SIZE_FIELDS,
     {
+        "num_train_steps": dataclasses.replace(
+            SHARED["num_train_steps"],
+            # In a finished config it is the number of its own size.
+            only_with=(one_of("size_steps", ()) | starts_with("data.name", "picture:"),),
+        ),
         "data": unused(SHARED["data"], *_IGNORED),
         "sample": unused(SHARED["sample"]),
         "style_scale": field(1.0, "the style's longer side over the content's", above=0),
@@ -139,16 +154,17 @@ def complete(config: ConfigDict) -> ConfigDict:
       UserError: fields that are not allowed, or a picture that cannot be used.
     """
     config = config.copy_and_resolve_references()
-    check_fields(config, FIELDS)
+    check_fields(config, merged(SHARED, FIELDS))
+    check_idle(config, merged(SHARED, FIELDS))
     check_sizes(config)
     check_picture(config)
     size = _scaled_size(config, config.content, "content", config.sizes[config.size_index])
     shape, default = tuple(config.data.image_shape), SHARED["data"]["image_shape"].default
-    config.data.name = f"picture:{config.content}"
-    config.data.image_shape = (size.height, size.width, 3)
-    fits = shape in (default, config.data.image_shape)
+    fits = shape == default or config.data.name.startswith("picture:")  # finished already
     what = f"{default}: the picture's shape follows from config.sizes"
     require(fits, "data.image_shape", shape, what)
+    config.data.name = f"picture:{config.content}"
+    config.data.image_shape = (size.height, size.width, 3)
     if config.size_steps:
         config.num_train_steps = config.size_steps[config.size_index]
     return config
@@ -269,7 +285,7 @@ def train(
     train_one: Callable[[ConfigDict, Path, dict[str, str]], dict[str, Any]],
 ) -> dict[str, Any]:
     """Trains a run for each size; the result of the last is the result."""
-    check_steps(config)
+    check_full_run(config)
     if len(config.sizes) == 1:
         return train_one(complete(config), workdir, source)
     for index in range(len(config.sizes)):

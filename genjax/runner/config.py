@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 from genjax.data.dataset import BAD_IMAGES, LOADERS
 from genjax.data.transforms import FLIPS, PIXELS
 from genjax.metrics.nets import PINNED
+from genjax.models.inception import RESIZES
 from genjax.runner.fields import (
     Fields,
     When,
@@ -169,10 +170,13 @@ FIELDS = {
         ),
         "resize": field(
             "tf1",
-            "how Inception resizes: tf1 or torch",
+            "how Inception resizes",
+            one_of=RESIZES,
             only_with=starts_with("eval.net", "inception"),
         ),
-        "reference": field("train", "the split compared with: train or eval", only_with=_JUDGED),
+        "reference": field(
+            "train", "the split compared with", one_of=("train", "eval"), only_with=_JUDGED
+        ),
         "metrics": field(
             ("fd", "kd", "pr", "dc", "copies"), items=str, only_with=is_set("eval.num_samples")
         ),
@@ -290,7 +294,6 @@ def check_config(
       UserError: one line about the first value that is not allowed, or that has no effect.
     """
     check_fields(config, merged(FIELDS, fields))
-    check_idle(config, merged(FIELDS, fields), used)
     steps, warmup = config.num_train_steps, config.optim.warmup_steps
     require(warmup < steps, "optim.warmup_steps", warmup, f"less than num_train_steps={steps}")
     start, profiled = config.profile.start_step, config.profile.num_steps
@@ -306,6 +309,7 @@ def check_config(
         f"a multiple of devices x optim.accumulate_steps = {num_devices} x "
         f"{config.optim.accumulate_steps}",
     )
+    check_idle(config, merged(FIELDS, fields), used)
 
 
 def _check_optimizer(config: ConfigDict) -> None:

@@ -300,7 +300,7 @@ class _Effects:
     def depends_on(self, key: str, others: Collection[str]) -> bool:
         """Returns whether some of `others` decide about the effect of a field."""
         rules = self.fields[key].only_with if key in self.fields else ()
-        tested = [k for when in rules for k, _, _ in when.tests]
+        tested = [k for when in rules for k, _, _ in when.tests if k != key]
         return any(k in others or self.depends_on(k, others) for k in tested)
 
 
