@@ -189,8 +189,15 @@ FIELDS = {
     },
     "checkpoint": {
         "keep_last": field(2, at_least=1),
-        "keep_every": field(0, "keep every checkpoint at a multiple of it; 0: none", at_least=0),
-        "best_metric": field("", "keep the best checkpoint by this metric"),
+        "keep_every": field(
+            0,
+            "keep every checkpoint at a multiple of it; 0: none",
+            at_least=0,
+            only_with=is_set("checkpoint_every_steps"),
+        ),
+        "best_metric": field(
+            "", "keep the best checkpoint by this metric", only_with=is_set("eval_every_steps")
+        ),
         "best_mode": field(
             "min", one_of=("min", "max"), only_with=is_set("checkpoint.best_metric")
         ),

@@ -105,6 +105,8 @@ IDLE = {
     "data.bad_images": Case("skip"),
     "eval.net": Case("inception"),
     "eval.resize": Case("torch", off={"eval.net": "cnn_mnist", "eval.num_samples": 10}),
+    "checkpoint.keep_every": Case(off={"checkpoint_every_steps": 0}),
+    "checkpoint.best_metric": Case("eval/mse", off={"eval_every_steps": 0}),
     "checkpoint.best_mode": Case("max"),
     "nonfinite.limit": Case(),
     "profile.start_step": Case(),
