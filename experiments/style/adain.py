@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments.style.frozen_vgg import FrozenVgg, from_host, load_frozen_vgg
+from experiments.style.frozen_vgg import FrozenVgg, check_pool, from_host, load_frozen_vgg
 from experiments.style.stylize import (
     MAY_DIFFER,
     STYLIZE_FIELDS,
@@ -102,6 +102,7 @@ def make_family(config: ConfigDict) -> "Adain":
     """Returns encoder and decoder of a config, without the style pictures of training."""
     stylization = Stylization.of(config)
     encoder = load_frozen_vgg(config, LAYERS[: LAYERS.index(config.model.layer) + 1])
+    check_pool(config, [config.model.layer])
     return Adain(
         encoder=encoder,
         decoder=Decoder(config.model.layer, encoder.widths, jnp.dtype(config.compute_dtype)),

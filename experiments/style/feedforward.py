@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments.style.frozen_vgg import FrozenVgg, load_frozen_vgg
+from experiments.style.frozen_vgg import FrozenVgg, check_pool, load_frozen_vgg
 from experiments.style.stylize import MAY_DIFFER, STYLIZE_FIELDS, Stylization, check_pixels
 from genjax import plots
 from genjax.models.stylizers import TransformNet
@@ -79,6 +79,7 @@ def build(
     model, objective = config.model, config.objective
     layers = tuple(dict.fromkeys((*model.content_layers, *model.style_layers)))
     vgg = load_frozen_vgg(config, layers)
+    check_pool(config, layers)
     stylization = Stylization.of(config)
     _, styles = stylization.read(layers, vgg.network.depth)
     dtype = jnp.dtype(config.compute_dtype)

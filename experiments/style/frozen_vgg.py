@@ -107,6 +107,14 @@ def from_host(tree: Params) -> Params:
     return jax.pure_callback(lambda: tree, shapes)
 
 
+def check_pool(config: ConfigDict, layers: Iterable[str]) -> None:
+    """Raises a UserError for a kind of pooling that none of `layers` comes after."""
+    model, default = config.model, VGG_FIELDS["model"]["pool"].default
+    kinds = [kind for kind, *_ in vgg.path_to(layers, max(vgg.BLOCKS))]
+    what = f"{default!r}: no pooling comes before the requested layers"
+    require("pool" in kinds or model.pool == default, "model.pool", model.pool, what)
+
+
 def check_depth(depth: int) -> None:
     """Raises a UserError for a VGG that does not exist."""
     what = " or ".join(map(str, vgg.BLOCKS))

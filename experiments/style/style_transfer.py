@@ -20,6 +20,7 @@ from experiments.style.frozen_vgg import (
     VGG_FIELDS,
     check_depth,
     check_layers,
+    check_pool,
     from_host,
     load_frozen_vgg,
 )
@@ -176,6 +177,7 @@ def build(
     """Builds the optimisation of a finished config: one picture at one size."""
     _check(config)
     layers = _layers(config)
+    check_pool(config, layers)
     network = load_frozen_vgg(config, layers)
     coarser = None
     if config.init_from:

@@ -173,6 +173,8 @@ def _check(config: ConfigDict, class_names: tuple[str, ...]) -> None:
         True,
         f"False: config.data.name='{config.data.name}' has no classes",
     )
+    widths, least = model.decoder_features, "of at least one element, the first decoded width"
+    require(widths or model.name == "mlp", "model.decoder_features", widths, least)
     vamp = prior.name == "vamp" and model.class_conditional
     require(not vamp, "prior.name", "vamp", "another with config.model.class_conditional=True")
     check_kl(objective)

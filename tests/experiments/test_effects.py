@@ -326,6 +326,17 @@ REFUSED = [
         {"model.name": "gated_pixelcnn", "model.kernel": 1, "model.dilations": (1, 2)},
         "model.dilations=.* with model.kernel=1",
     ),
+    ("vae", {"model.decoder_features": ()}, r"decoder_features=\(\) must be of at least one"),
+    ("adain", {"model.layer": "relu1_1", "model.pool": "avg"}, "model.pool='avg' must be 'max'"),
+    (
+        "style_transfer",
+        {
+            "model.content_layers": (),
+            "model.style_layers": ("relu1_2",),
+            "model.pool": "avg",
+        },
+        "model.pool='avg' must be 'max'",
+    ),
     ("adain", {"data.pixels": "symmetric"}, "data.pixels='symmetric' must be unit"),
     ("feedforward_style", {"data.pixels": "dequantized"}, "data.pixels='dequantized' must be unit"),
     ("diffusion", {"model.attention": (15,)}, r"model.attention=\(15,\) must be some .* 32, 16"),
