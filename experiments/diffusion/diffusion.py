@@ -215,21 +215,21 @@ def _check_process(config: ConfigDict, process: Process) -> None:
 
 def _check_ranges(config: ConfigDict, process: Process) -> None:
     """Raises a UserError for ranges of noise levels that the sampler never visits."""
-    options, forever = config.sample, (0.0, math.inf)
-    (low, high), churn = options.guidance_interval, (options.churn_min, options.churn_max)
-    if (low, high) == forever and churn == forever:
+    options = config.sample
+    (low, high), (least, most) = options.guidance_interval, (options.churn_min, options.churn_max)
+    guided = options.guidance != 1 and (low, high) != (0.0, math.inf)
+    churned = options.churn > 0 and (least, most) != (0.0, math.inf)
+    if not (guided or churned):
         return
     times = SCHEDULES[options.schedule](process, options.num_steps)
     alpha, sigma = (np.asarray(x, np.float64) for x in process.alpha_sigma(times))
     with np.errstate(divide="ignore"):
         s = sigma / alpha
-    what = (
-        f"around some of the sampler's noise levels, sigma / alpha from {s[-1]:.3g} to {s[0]:.3g}"
-    )
-    within = ((s > low) & (s <= high)).any()
+    what = f"around some of the sampler's noise levels, sigma / alpha {s[-1]:.3g} to {s[0]:.3g}"
+    within = not guided or ((s > low) & (s <= high)).any()
     require(within, "sample.guidance_interval", (low, high), what)
-    within = ((s >= churn[0]) & (s <= churn[1])).any()
-    require(within, "sample.churn_min", churn[0], f"with sample.churn_max={churn[1]} {what}")
+    within = not churned or ((s >= least) & (s <= most)).any()
+    require(within, "sample.churn_min", least, f"with sample.churn_max={most} {what}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -300,6 +300,12 @@ def check_config(
     Raises:
       UserError: one line about the first value that is not allowed, or that has no effect.
     """
+    check_values(config, fields, num_devices)
+    check_idle(config, merged(FIELDS, fields), used)
+
+
+def check_values(config: ConfigDict, fields: Fields, num_devices: int) -> None:
+    """Checks the values of a config as `check_config` does, but not whether they have an effect."""
     check_fields(config, merged(FIELDS, fields))
     steps, warmup = config.num_train_steps, config.optim.warmup_steps
     require(warmup < steps, "optim.warmup_steps", warmup, f"less than num_train_steps={steps}")
@@ -316,7 +322,6 @@ def check_config(
         f"a multiple of devices x optim.accumulate_steps = {num_devices} x "
         f"{config.optim.accumulate_steps}",
     )
-    check_idle(config, merged(FIELDS, fields), used)
 
 
 def _check_optimizer(config: ConfigDict) -> None:

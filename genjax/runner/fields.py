@@ -331,7 +331,7 @@ def check_idle(config: ConfigDict, fields: Fields, used: tuple[str, ...] = ()) -
         return
     key, when = wrong[0], effects.failing(wrong[0])
     default = effects.fields[key].default
-    there = [k for k, *_ in when.tests if k in effects.values] or ["experiment"]
+    there = [k for k, *_ in when.tests if k in effects.values and k != key] or ["experiment"]
     with_what = " and ".join(f"config.{k}={effects.values.get(k)}" for k in there)
     what = f"{default:g}" if isinstance(default, float) else repr(default)
     what += f" with {with_what}: it has no effect there"

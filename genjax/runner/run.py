@@ -16,10 +16,10 @@ from genjax.data.dataset import Dataset, StreamedDataset
 from genjax.data.sources import cache_root
 from genjax.data.transforms import Transform
 from genjax.errors import UserError
-from genjax.runner.config import check_config
+from genjax.runner.config import FIELDS, check_values
 from genjax.runner.datasets import check_size, find_sources, first_images, load_splits
 from genjax.runner.family import Family, find_family
-from genjax.runner.fields import choose, require
+from genjax.runner.fields import check_idle, choose, merged, require
 from genjax.runner.judge import IN_LOOP, Judge
 from genjax.train.cadence import Cadence
 from genjax.train.checkpoint import quiet_orbax
@@ -76,7 +76,7 @@ class Run:
         """
         module = find_family(config.experiment)
         parallel = Parallel.create(config.parallel, config.num_devices)
-        check_config(config, module.FIELDS, parallel.size)
+        check_values(config, module.FIELDS, parallel.size)
         _check_same(config.to_json(), "the processes of this run were started with other configs")
         cadence = Cadence(*(getattr(config, f.name) for f in dataclasses.fields(Cadence)))
         steps_per_call = _steps_per_call(config.steps_per_call, cadence)
@@ -91,6 +91,7 @@ class Run:
             sources[0].size,
         )
         train_step, init = _make_step(config, family, transform)
+        check_idle(config, merged(FIELDS, module.FIELDS))  # after mistakes that are worse
         evaluated = _check_shapes(config, family, train_step, init)
         judge = _make_judge(config, family, parallel, sources)
         _check_label(config, family, class_names)

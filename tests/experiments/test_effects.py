@@ -351,7 +351,7 @@ REFUSED = [
     (
         "diffusion",
         {"sample.churn": 1.0, "sample.churn_min": 100.0},
-        "churn_min=100.0 must be .* from 0.002 to 80",
+        "churn_min=100.0 must be .* 0.002 to 80",
     ),
     (
         "diffusion",
