@@ -15,8 +15,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments.diffusion.denoisers import DenoisingFamily
-from genjax.runner.family import completed
-from genjax.runner.fields import flatten, require
+from genjax.runner.config import FIELDS
+from genjax.runner.family import completed, find_family
+from genjax.runner.fields import flatten, forget_idle, merged, require
 from genjax.runner.restore import restored_run
 from genjax.runner.terminal import say
 from genjax.runner.workdir import trained_config
@@ -101,4 +102,5 @@ def _config_of(workdir: Path | str, config: ConfigDict) -> ConfigDict:
     other.sample.update({"weaker": "", "guidance": 1.0, "task": "draw", "label": -1})
     other.eval.update({"num_samples": 0, "num_samples_in_loop": 0})
     other.checkpoint.best_metric = other.init_from = ""
-    return completed(other)
+    fields = merged(FIELDS, find_family(other.experiment).FIELDS)
+    return completed(forget_idle(other, fields, flatten(other)))

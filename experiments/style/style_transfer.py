@@ -20,6 +20,7 @@ from experiments.style.frozen_vgg import (
     VGG_FIELDS,
     check_depth,
     check_layers,
+    check_pool,
     from_host,
     load_frozen_vgg,
 )
@@ -27,6 +28,8 @@ from experiments.style.pair import PAIR_FIELDS, Pair, pair_settings, scaled_size
 from experiments.style.picture_loss import CONTENT_LOSSES, PictureLoss, present_regions
 from experiments.style.sizes import (
     SIZE_FIELDS,
+    check_full_run,
+    check_picture,
     check_sizes,
     config_of_size,
     copy_result,
@@ -38,9 +41,20 @@ from genjax.data.transforms import unit
 from genjax.errors import UserError
 from genjax.models import vgg
 from genjax.objectives.style import STYLE_LOSSES
+from genjax.runner.config import FIELDS as SHARED
 from genjax.runner.config import make_config
 from genjax.runner.family import Family
-from genjax.runner.fields import check_fields, field, merged, require
+from genjax.runner.fields import (
+    check_fields,
+    check_idle,
+    field,
+    is_set,
+    merged,
+    one_of,
+    require,
+    starts_with,
+    unused,
+)
 from genjax.runner.terminal import say
 from genjax.style import pictures
 from genjax.style.color import match_color
@@ -57,15 +71,33 @@ STARTS = {
     "blend": lambda start: start.noise,
 }
 
+CONTENT = is_set("model.content_layers")
+
+# The data are the content picture.
+_IGNORED = [key for key in SHARED["data"] if key not in ("name", "image_shape")]
+
 FIELDS = merged(
     PAIR_FIELDS,
     VGG_FIELDS,
     SIZE_FIELDS,
     {
+        "num_train_steps": dataclasses.replace(
+            SHARED["num_train_steps"],
+            # In a finished config it is the number of its own size.
+            only_with=(one_of("size_steps", ()) | starts_with("data.name", "picture:"),),
+        ),
+        "data": unused(SHARED["data"], *_IGNORED),
+        "sample": unused(SHARED["sample"]),
         "style_scale": field(1.0, "the style's longer side over the content's", above=0),
         "start": {
             "from": field("content", one_of=STARTS),
-            "noise": field(0.5, "share of noise in blend", at_least=0, at_most=1),
+            "noise": field(
+                0.5,
+                "share of noise in blend",
+                at_least=0,
+                at_most=1,
+                only_with=one_of("start.from", "blend"),
+            ),
         },
         "guides": {
             "content": field((), "masks, light where a region is", items=str),
@@ -78,9 +110,9 @@ FIELDS = merged(
             "style_layer_weights": field((), "(): equal", items=float, at_least=0),
         },
         "objective": {
-            "content": field("squares", one_of=CONTENT_LOSSES),
+            "content": field("squares", one_of=CONTENT_LOSSES, only_with=CONTENT),
             "style": field("gram", one_of=STYLE_LOSSES),
-            "content_weight": field(1e4, at_least=0),
+            "content_weight": field(1e4, at_least=0, only_with=CONTENT),
             "style_weight": field(1e-2, at_least=0),
             "tv_weight": field(0.0, "of the total variation", at_least=0),
             "relative": field(False, "each term over its value for a picture without features"),
@@ -95,7 +127,7 @@ def default_config() -> ConfigDict:
     config = make_config("style_transfer", FIELDS)
     config.num_devices = config.batch_size = 1  # one picture
     config.update(eval_every_steps=0, sample_every_steps=100, checkpoint_every_steps=200)
-    config.eval.batch_size = config.sample.batch_size = config.sample.num = 1
+    config.eval.batch_size = 1
     return config
 
 
@@ -108,8 +140,6 @@ def smoke(config: ConfigDict) -> dict[str, Any]:
         "num_train_steps": 8 if one_size else 4,
         "eval_every_steps": 0,
         "eval.batch_size": 1,
-        "sample.batch_size": 1,
-        "sample.num": 1,
         "weights": "random",
         "sizes": (48,) if one_size else (40, 48),
         "size_steps": (),
@@ -126,9 +156,15 @@ def complete(config: ConfigDict) -> ConfigDict:
       UserError: fields that are not allowed, or a picture that cannot be used.
     """
     config = config.copy_and_resolve_references()
-    check_fields(config, FIELDS)
+    check_fields(config, merged(SHARED, FIELDS))
+    check_idle(config, merged(SHARED, FIELDS))
     check_sizes(config)
+    check_picture(config)
     size = _scaled_size(config, config.content, "content", config.sizes[config.size_index])
+    shape, default = tuple(config.data.image_shape), SHARED["data"]["image_shape"].default
+    fits = shape == default or config.data.name.startswith("picture:")  # finished already
+    what = f"{default}: the picture's shape follows from config.sizes"
+    require(fits, "data.image_shape", shape, what)
     config.data.name = f"picture:{config.content}"
     config.data.image_shape = (size.height, size.width, 3)
     if config.size_steps:
@@ -142,6 +178,7 @@ def build(
     """Builds the optimisation of a finished config: one picture at one size."""
     _check(config)
     layers = _layers(config)
+    check_pool(config, layers)
     network = load_frozen_vgg(config, layers)
     coarser = None
     if config.init_from:
@@ -298,6 +335,7 @@ def train(
     train_one: Callable[[ConfigDict, Path, dict[str, str]], dict[str, Any]],
 ) -> dict[str, Any]:
     """Trains a run for each size; the result of the last is the result."""
+    check_full_run(config)
     if len(config.sizes) == 1:
         return train_one(complete(config), workdir, source)
     for index in range(len(config.sizes)):

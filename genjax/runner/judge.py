@@ -31,7 +31,6 @@ from genjax.metrics.image_sets import (
 )
 from genjax.metrics.neighbours import nearest_neighbours, share_of_copies
 from genjax.metrics.nets import OF_DATASET, PINNED, FeatureNet, load_net
-from genjax.models.inception import RESIZES
 from genjax.runner.fields import choose, require
 from genjax.train.parallel import Parallel, agreed, main_first
 
@@ -81,8 +80,6 @@ class Judge:
         options = config.eval
         for metric in options.metrics:
             choose((*METRICS, COPIES), metric, "eval.metrics")
-        choose(RESIZES, options.resize, "eval.resize")
-        choose(("train", "eval"), options.reference, "eval.reference")
         name = options.net or OF_DATASET.get(config.data.name)
         if name is None:
             raise UserError(

@@ -101,7 +101,8 @@ def evaluate_images(
     images = f"npz:{images}" if images.endswith(".npz") and ":" not in images else images
     generated = main_first(lambda: find_source(images, "all"))
     parallel = Parallel.create(config.parallel, config.num_devices)
-    check_config(config, find_family(config.experiment).FIELDS, parallel.size)
+    used = ("eval.", "data.bad_images")  # whatever the run itself does with them
+    check_config(config, find_family(config.experiment).FIELDS, parallel.size, used)
     sources = main_first(lambda: find_sources(config))
     generated, train_data, eval_data = load_splits(config, generated, *sources)
     judge = Judge.create(config, parallel, train_data, eval_data)

@@ -19,10 +19,10 @@ from genjax.data.dataset import Dataset, StreamedDataset
 from genjax.data.sources import cache_root
 from genjax.data.transforms import Transform
 from genjax.errors import UserError
-from genjax.runner.config import check_config
+from genjax.runner.config import FIELDS, check_values
 from genjax.runner.datasets import check_size, find_sources, first_images, load_splits
 from genjax.runner.family import Family, find_family
-from genjax.runner.fields import choose, flatten, require
+from genjax.runner.fields import check_idle, choose, flatten, merged, require
 from genjax.runner.judge import IN_LOOP, Judge
 from genjax.runner.terminal import warn
 from genjax.train.cadence import Cadence
@@ -82,7 +82,7 @@ class Run:
         """
         module = find_family(config.experiment)
         parallel = Parallel.create(config.parallel, config.num_devices)
-        check_config(config, module.FIELDS, parallel.size)
+        check_values(config, module.FIELDS, parallel.size)
         _check_same(config.to_json(), "the processes of this run were started with other configs")
         cadence = Cadence(*(getattr(config, f.name) for f in dataclasses.fields(Cadence)))
         steps_per_call = _steps_per_call(config.steps_per_call, cadence)
@@ -97,6 +97,7 @@ class Run:
             sources[0].size,
         )
         train_step, init = _make_step(config, family, transform)
+        check_idle(config, merged(FIELDS, module.FIELDS))  # after mistakes that are worse
         evaluated, model_state = _check_shapes(config, family, train_step, init)
         _check_statistics(config, family, model_state)
         judge = _make_judge(config, family, parallel, sources)

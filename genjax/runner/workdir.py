@@ -12,7 +12,7 @@ from genjax import files
 from genjax.errors import UserError
 from genjax.runner.config import FIELDS, changed_keys
 from genjax.runner.family import find_family
-from genjax.runner.fields import defaults, flatten, merged
+from genjax.runner.fields import defaults, flatten, idle_defaults, merged
 from genjax.runner.run import Run
 from genjax.runner.terminal import warn
 from genjax.train.checkpoint import Checkpoints
@@ -71,7 +71,8 @@ def check_restored(
 def _compare(what: Any, there: dict, config: ConfigDict, may_differ: tuple[str, ...]) -> None:
     # Fields that are newer than the run had their defaults then.
     known = {**flatten(_all_defaults(config)), **flatten(there)}
-    changed = changed_keys(known, flatten(config))
+    fields = merged(FIELDS, find_family(config.experiment).FIELDS)
+    changed = changed_keys(known, flatten(config), idle_defaults(config, fields))
     changed = {k: v for k, v in changed.items() if not k.startswith(tuple(may_differ))}
     if changed:
         listed = "; ".join(

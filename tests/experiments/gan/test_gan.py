@@ -106,7 +106,11 @@ def started(config):
         ("optim.accumulate_steps", 2, "1 with config.experiment=gan"),
         ("augment.name", "adda", "did you mean 'ada'"),
         ("augment.name", "ada", "augment.target=0.6 must be 0 with config.objective"),
-        ("augment.policy", ("color",), "config.augment.policy='color' is not known"),
+        (
+            "augment.policy",
+            ("color",),
+            "augment.policy=.* must be .* with config.augment.name=none",
+        ),
         ("augment.p", 1.5, r"in \[0, 1\]"),
         ("augment.interval", 0, "at least 1"),
         ("eval.standing_samples", -1, "at least 0"),
