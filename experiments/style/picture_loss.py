@@ -182,6 +182,8 @@ class PictureLoss:
         total = 0.0
         for share, name in zip(self.layer_shares, self.style_layers, strict=True):
             target, scale = targets["style"][name], targets["style_scale"][name]
+            if self.masks is None:
+                target = [{**t, "full": True} for t in target]
             triples = list(zip(sums[name], target, scale, strict=True))
             # A style without activations, such as a black picture, is compared as it is.
             each = [self.style_loss.distance(s, t) / nonzero(by) for s, t, by in triples]

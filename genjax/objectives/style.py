@@ -88,11 +88,12 @@ def moment_sums(features: Features, weights: Weights = None) -> Sums:
 def positions(sums: Sums) -> Any:
     """Returns n as a divisor: 1 for a region without positions, and for sums without n.
 
-    A number that is known while tracing stays one: dividing by it is another program.
+    An n that is known to be positive, since it is a constant or by an entry "full", is returned as
+    it is: the program is then the one without regions, to the last bit.
     """
     n = sums.get("n", 1.0)
-    known = isinstance(n, float | np.ndarray | np.generic) and n > 0
-    return n if known else nonzero(jnp.asarray(n))
+    constant = isinstance(n, float | np.ndarray | np.generic) and n > 0
+    return n if constant or sums.get("full", False) else nonzero(jnp.asarray(n))
 
 
 def _mean(sums, name):
