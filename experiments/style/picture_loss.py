@@ -27,6 +27,7 @@ from genjax.numerics import nonzero
 from genjax.objectives.style import (
     STYLE_LOSSES,
     StyleLoss,
+    positions,
     self_similarity_distance,
     some_positions,
     total_variation,
@@ -175,15 +176,17 @@ class PictureLoss:
             zeros = jax.tree.map(jnp.zeros_like, target)
             return self.style_loss.distance({**zeros, "n": jnp.ones(())}, target)
 
-        # A style without activations, such as a black picture, is compared as it is.
-        return {n: [nonzero(from_zero(t)) for t in regions] for n, regions in target.items()}
+        return {n: [from_zero(t) for t in regions] for n, regions in target.items()}
 
     def _style_term(self, sums: Regions, targets: Targets):
         total = 0.0
         for share, name in zip(self.layer_shares, self.style_layers, strict=True):
             target, scale = targets["style"][name], targets["style_scale"][name]
+            if self.masks is None:
+                target = [{**t, "full": True} for t in target]
             triples = list(zip(sums[name], target, scale, strict=True))
-            each = [self.style_loss.distance(s, t) / by for s, t, by in triples]
+            # A style without activations, such as a black picture, is compared as it is.
+            each = [self.style_loss.distance(s, t) / nonzero(by) for s, t, by in triples]
             if self.masks is None or not self.style_loss.additive:
                 total += share * sum(each) / len(each)
                 continue
@@ -258,7 +261,7 @@ def present_regions(
 
 def _per_position(sums: dict[str, Array]) -> dict[str, Array]:
     """Returns sums divided by the number of positions; "n" is then 1, or 0 of an empty region."""
-    return {name: x / nonzero(sums.get("n", jnp.ones(()))) for name, x in sums.items()}
+    return {name: x / positions(sums) for name, x in sums.items()}
 
 
 def _region_weights(

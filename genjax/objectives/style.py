@@ -23,6 +23,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from genjax.numerics import nonzero
@@ -61,7 +62,7 @@ def _weighted(features, weights):
     """Returns (F [P, C], w F [P, C], n)."""
     flat = features.reshape(-1, features.shape[-1])
     if weights is None:
-        return flat, flat, jnp.asarray(flat.shape[0], flat.dtype)
+        return flat, flat, np.asarray(flat.shape[0], flat.dtype)
     weights = weights.reshape(-1, 1).astype(flat.dtype)
     return flat, flat * weights, weights.sum()
 
@@ -84,9 +85,20 @@ def moment_sums(features: Features, weights: Weights = None) -> Sums:
     return {**gram_sums(features, weights), "s1": scaled.sum(0)}
 
 
+def positions(sums: Sums) -> Any:
+    """Returns n as a divisor: 1 for a region without positions, and for sums without n.
+
+    An n that is known to be positive, since it is a constant or by an entry "full", is returned as
+    it is: the program is then the one without regions, to the last bit.
+    """
+    n = sums.get("n", 1.0)
+    constant = isinstance(n, float | np.ndarray | np.generic) and n > 0
+    return n if constant or sums.get("full", False) else nonzero(jnp.asarray(n))
+
+
 def _mean(sums, name):
     """Returns a sum per position; 0 of a region without any."""
-    return sums[name] / nonzero(sums["n"])
+    return sums[name] / positions(sums)
 
 
 def gram(sums: Sums) -> Float[AnyArray, "c c"]:
