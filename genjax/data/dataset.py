@@ -10,7 +10,6 @@ import functools
 import hashlib
 import json
 import os
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from pathlib import Path
@@ -23,6 +22,7 @@ from genjax.data.images import MAX_PIXELS, RESIZE_FILTER, BadImage
 from genjax.data.source import Index, Source
 from genjax.errors import UserError
 from genjax.files import cache_root
+from genjax.messages import write_line
 from genjax.shapes import Int, Num, Shape
 
 CACHE_FORMAT = 2
@@ -419,19 +419,16 @@ def _read(
 
 
 def _announce(doing: str, source: Source, folder: Path) -> None:
-    print(
-        f"{doing} {source.name} ({source.split}, {source.size} images): {folder}", file=sys.stderr
-    )
+    write_line(f"{doing} {source.name} ({source.split}, {source.size} images): {folder}")
 
 
 def _list_skipped(dataset: Dataset | StreamedDataset) -> None:
     total = len(dataset) + len(dataset.skipped)
-    print(
+    write_line(
         f"{dataset.name} ({dataset.split}): {len(dataset.skipped)} of {total} pictures cannot be "
-        "read and are left out:",
-        file=sys.stderr,
+        "read and are left out:"
     )
     for path, reason in dataset.skipped[:_LISTED]:
-        print(f"  {path}: {reason}", file=sys.stderr)
+        write_line(f"  {path}: {reason}")
     if len(dataset.skipped) > _LISTED:
-        print(f"  and {len(dataset.skipped) - _LISTED} more", file=sys.stderr)
+        write_line(f"  and {len(dataset.skipped) - _LISTED} more")

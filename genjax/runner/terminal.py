@@ -1,14 +1,13 @@
 """Messages to the user: one line, once for all processes, on stderr."""
 
-import sys
-
+from genjax.messages import write_line
 from genjax.train.parallel import is_main
 
 
 def say(text: str) -> None:
     """Prints a message in the main process."""
     if is_main():
-        print(text, file=sys.stderr, flush=True)
+        write_line(text)
 
 
 def warn(text: str) -> None:
