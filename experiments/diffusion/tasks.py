@@ -26,6 +26,7 @@ from genjax.data.sources import find_source
 from genjax.data.transforms import symmetric
 from genjax.diffusion import editing, guidance, samplers
 from genjax.diffusion.process import Denoiser
+from genjax.runner.datasets import describe
 from genjax.runner.evaluator import sampled_labels, sampler_batch_size
 from genjax.runner.fields import choose, field, require
 from genjax.runner.figures import save_images
@@ -193,6 +194,7 @@ def _read_inputs(run: Run, index: Any) -> tuple[UInt8[np.ndarray, "n h w c"], np
         kind = "folder" if path.is_dir() else "npz" if path.suffix == ".npz" else "picture"
         name = f"{kind}:{path}"
     source = main_first(lambda: find_source(f"picture:{name}" if name in EMBEDDED else name, "all"))
+    describe(source)
     images, labels = source.read(np.asarray(index) % len(source), shape)
     classes = len(source.class_names) == len(run.train_data.class_names) > 0
     return images, labels if classes else np.full(len(index), -1, np.int32), len(source)

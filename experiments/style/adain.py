@@ -29,6 +29,7 @@ from genjax.data.transforms import unit
 from genjax.models.stylizers import Decoder
 from genjax.models.vgg import reach
 from genjax.runner.config import check_config, make_config
+from genjax.runner.datasets import describe
 from genjax.runner.family import Family
 from genjax.runner.fields import field, merged, require
 from genjax.runner.restore import restored_run
@@ -106,6 +107,7 @@ def _style_images(
 ) -> tuple[UInt8[np.ndarray, "n h w c"], str]:
     """Returns pictures of config.style_data, and their description."""
     source = find_source(config.style_data, "all")
+    describe(source)
     data = main_first(lambda: load_dataset(source, image_shape, bad_images=config.data.bad_images))
     # Spread over the folder, in which neighbours may be alike.
     index = np.linspace(0, len(data) - 1, min(config.num_styles, len(data))).astype(int)

@@ -144,10 +144,9 @@ def test_missing_files_are_named(copied):
 
 
 def test_folders_that_are_called_like_pictures_are_folders(tmp_path):
-    pictures(tmp_path, [f"{i}.png" for i in range(5)])
-    pictures(tmp_path, ["6.png/a.png"])
+    pictures(tmp_path, [f"{c}.png/{i}.png" for c in "ab" for i in range(3)])
     source = find_source(f"folder:{tmp_path}", "train")
-    assert source.size == 5
+    assert source.size == 5 and source.class_names == ("a.png", "b.png")
     assert source.read(np.arange(5), SHAPE)[0].shape == (5, *SHAPE)
 
 
