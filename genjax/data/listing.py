@@ -158,15 +158,7 @@ def find_splits(root: Listing) -> dict[str, Listing]:
     found = {name: split for name in root.folders if (split := split_of(name))}
     with_pictures = [name for name, folder in root.folders.items() if folder.has_pictures()]
     if not found:
-        mentioned = [{_split_of_word(word) for word in _words(name)} for name in with_pictures]
-        if (
-            all(splits - {None} for splits in mentioned)
-            and len(set().union(*mentioned) - {None}) > 1
-        ):
-            raise UserError(
-                f"config.data.name: {one_line(root.path)} holds {_listed(with_pictures)}: are these "
-                "splits or classes? name splits train/ and test/, with the classes in them"
-            )
+        _check_mentioned(with_pictures, root)
         return {}
     others = [name for name in with_pictures if name not in found]
     among_classes = len(others) >= 2 and not any(root.folders[n].folders for n in with_pictures)
@@ -188,10 +180,20 @@ def find_splits(root: Listing) -> dict[str, Listing]:
     if "train" not in splits or len(splits) == 1:
         lacks = "train" if "train" not in splits else "test or val"
         raise UserError(
-            f"{where} holds {_listed(found)}, but no split {lacks}: add it, or name "
-            f"{one_line(root.path / next(iter(found)))}, of which every tenth picture is for testing"
+            f"{where} holds {_listed(found)}, but no split {lacks}: add it, or name the folder "
+            f"{one_line(root.path / next(iter(found)))}; of it, every tenth picture is for testing"
         )
     return splits
+
+
+def _check_mentioned(names: list[str], root: Listing) -> None:
+    """Raises a UserError where all names mention a split, and not all the same: trainA, testA."""
+    mentioned = [{_split_of_word(word) for word in _words(name)} - {None} for name in names]
+    if all(mentioned) and len(set().union(*mentioned)) > 1:
+        raise UserError(
+            f"config.data.name: {one_line(root.path)} holds {_listed(names)}: are these splits or "
+            "classes? name the splits train/ and test/, with the classes in them"
+        )
 
 
 def find_classes(tops: Mapping[str, Listing]) -> dict[str, dict[str, list[Path]]]:
@@ -214,8 +216,8 @@ def find_classes(tops: Mapping[str, Listing]) -> dict[str, dict[str, list[Path]]
         if top.pictures and any(folder.has_pictures() for folder in named.values()):
             raise UserError(
                 f"config.data.name: {one_line(top.path)} holds pictures ({top.pictures[0].name}) "
-                f"beside folders of pictures ({_listed(named)}): move the pictures into a folder of "
-                "their class, or the folders away"
+                f"beside folders of pictures ({_listed(named)}): move the pictures into a folder "
+                "of their class, or the folders away"
             )
         if top.pictures:
             continue

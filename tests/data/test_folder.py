@@ -78,7 +78,7 @@ AMBIGUOUS = {
     "splits beside classes": (["train/a/0.png", "test/a/1.png", "more/2.png"], [], "beside more"),
     "one split twice": (["train/a/0.png", "Train/a/1.png", "test/a/1.png"], [], "which of them"),
     "domains": (
-        [f"{x}/{i}.png" for x in ("trainA", "trainB", "testA") for i in "01"],
+        [f"{x}/{i}.png" for x in ("trainA", "testA") for i in "01"],
         [],
         "splits",
     ),

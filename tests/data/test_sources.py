@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genjax.data import builders, folder, tfds
+from genjax.data import builders, tfds
 from genjax.data.dataset import load_dataset
 from genjax.data.sources import find_source
 from genjax.errors import UserError
@@ -173,7 +173,7 @@ def test_a_folder_that_may_not_be_looked_into_is_named(tmp_path, monkeypatch):
             raise PermissionError(13, "Permission denied", str(path))
         return scandir(path)
 
-    monkeypatch.setattr(folder.os, "scandir", refuse)
+    monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(UserError, match="Permission denied") as error:
         find_source(f"folder:{tmp_path}", "train")
     assert str(tmp_path / "b") in str(error.value)
