@@ -32,6 +32,7 @@ from genjax.metrics.neighbours import copying_rate, nearest_neighbours
 from genjax.metrics.nets import OF_DATASET, PINNED, FeatureNet, load_net
 from genjax.models.inception import RESIZES
 from genjax.runner.fields import choose, require
+from genjax.runner.terminal import unless_it_fails
 from genjax.train.parallel import Parallel, agreed, main_first
 
 # A metric in addition to `METRICS`: the share of near copies of training images, by pixels.
@@ -170,7 +171,8 @@ class Judge:
             first = np.concatenate(first)[:NUM_COPIES]
             rates = self._copying_rates(first)
             numbers.update(zip(self._copies_names(num_images), rates, strict=True))
-            pictures["nearest_training_images"] = self._panel(first[:NUM_PANEL])
+            panel = unless_it_fails("nearest images", lambda: self._panel(first[:NUM_PANEL]))
+            pictures = {} if panel is None else {"nearest_training_images": panel}
         return {f"eval/{name}": float(value) for name, value in numbers.items()}, pictures
 
     def describe(self, num_images: int, **more: Any) -> dict[str, Any]:

@@ -1,7 +1,13 @@
 """Messages to the user: one line, once for all processes, on stderr."""
 
+from collections.abc import Callable
+from typing import TypeVar
+
+from genjax.errors import one_line
 from genjax.messages import write_line
 from genjax.train.parallel import is_main
+
+Result = TypeVar("Result")
 
 
 def say(text: str) -> None:
@@ -13,3 +19,12 @@ def say(text: str) -> None:
 def warn(text: str) -> None:
     """Prints a warning about something that went wrong and was survived."""
     say(f"warning: {text}")
+
+
+def unless_it_fails(what: str, draw: Callable[[], Result]) -> Result | None:
+    """Returns `draw()`, or None with a warning where it fails: no picture ends a run."""
+    try:
+        return draw()
+    except Exception as error:
+        warn(f"could not draw {what}: {type(error).__name__}: {one_line(error)[:300]}")
+        return None
