@@ -75,6 +75,10 @@ MISTAKES = [
     (["--coordinator=localhost"], "--coordinator=localhost .* host:port"),
     (["--num_processes=0"], "num_processes"),
     (["--config.data.name=mnist", "--config.data.data_dir=/nowhere"], "--mode=prepare"),
+    (
+        ["--config.data.data_dir=gs://b", "--config.data.name=mnist"],
+        "data_dir=gs://b is not a path",
+    ),
     (["--config.data.name=folder:/nowhere"], "no folder /nowhere"),
     (["--config.data.train_split=trian"], "did you mean 'train'"),
     (["--config=configs/vae_digit.py"], "no file configs/vae_digit.py; .*vae_digits.py"),
@@ -91,6 +95,7 @@ MISTAKES = [
 MISTAKES_ALONE = [
     (["--config=BROKEN"], "--config: SyntaxError"),
     (["--config=EMPTY"], "--config: AttributeError.*get_config"),
+    (["--config=~/none.py"], "there is no file /.*/none.py"),
     (["--coordinator=localhost:1", "--num_processes=2"], "--process_id"),
     (["--coordinator=localhost:1", "--num_processes=2", "--process_id=2"], "process_id=2"),
 ]

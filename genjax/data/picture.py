@@ -10,6 +10,7 @@ import numpy as np
 from genjax.data.images import read_image
 from genjax.data.source import Index, Source, sha256_of
 from genjax.errors import UserError, one_line
+from genjax.files import user_path
 from genjax.shapes import Int, Shape, UInt8
 
 # Photographs that come with scikit-learn, CC BY 2.0: by Yuichi Sakuraba and by dany13.
@@ -37,7 +38,7 @@ def picture_path(name: str) -> Path:
     """
     if name in EMBEDDED:
         return Path(str(importlib.resources.files("sklearn.datasets.images") / f"{name}.jpg"))
-    path = Path(name).expanduser()
+    path = user_path(name, "the picture")
     if not path.is_file():
         known = " or ".join(f"'{name}'" for name in EMBEDDED)
         raise UserError(f"there is no picture {one_line(name)!r}; give the path of one, or {known}")

@@ -16,7 +16,7 @@ import numpy as np
 from genjax.data.images import fit_image
 from genjax.data.source import Index, Source, sha256_of
 from genjax.errors import UserError, one_line
-from genjax.files import cache_root
+from genjax.files import cache_root, user_path
 from genjax.shapes import Int, Shape, UInt8
 
 
@@ -91,8 +91,9 @@ def tfds_data_dir(data_dir: str = "") -> Path:
 
     `data_dir`, else $TFDS_DATA_DIR, else ~/tensorflow_datasets.
     """
-    chosen = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    return Path(chosen).expanduser()
+    if data_dir:
+        return user_path(data_dir, "config.data.data_dir")
+    return user_path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets", "TFDS_DATA_DIR")
 
 
 def _find(name: str, data_dir: str) -> Path:

@@ -14,6 +14,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from genjax.errors import UserError
+from genjax.files import user_path
 from genjax.messages import close_streams, surviving_streams, write_line
 
 # A full disk, a folder that may not be written to.
@@ -48,7 +49,7 @@ def run_main(main: Callable[[list[str]], Any], config: str | Path | None = None)
 def _parse(argv, has_config):
     """Parses the command line; whatever is wrong with it, or with the config, becomes one line."""
     try:
-        rest = flags.FLAGS(argv)
+        rest = flags.FLAGS([_with_home(arg) for arg in argv])
         if has_config:
             flags.FLAGS.config.keys()  # a file that failed to load says so when it is first used
         return rest
@@ -57,6 +58,14 @@ def _parse(argv, has_config):
     except Exception as error:
         text = _explain(argv, error) if has_config else " ".join(str(error).split())
         raise UserError(text) from error
+
+
+def _with_home(arg: str) -> str:
+    """Expands ~ in --config=~/path, which a shell leaves alone."""
+    flag, equals, path = arg.partition("=")
+    if flag.lstrip("-") != "config" or not path.startswith("~"):
+        return arg
+    return f"{flag}{equals}{user_path(path, '--config')}"
 
 
 def _explain(argv, error):

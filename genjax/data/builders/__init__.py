@@ -16,6 +16,7 @@ from genjax.data.builders.cifar10 import Cifar10
 from genjax.data.builders.digits import Digits
 from genjax.data.builders.mnist import FashionMnist, Mnist
 from genjax.errors import UserError, one_line
+from genjax.files import user_path
 
 BUILDERS = {
     "digits": Digits,
@@ -42,7 +43,7 @@ def prepare(name: str, data_dir: str | os.PathLike) -> pathlib.Path:
     Raises:
       UserError: unknown name, no network, wrong file, TensorFlow missing, folder not writable.
     """
-    data_dir = pathlib.Path(data_dir).expanduser()
+    data_dir = user_path(data_dir, "config.data.data_dir")
     builder = _builder(name, data_dir)
     folder = pathlib.Path(builder.data_dir)
     if not _is_prepared(folder):
