@@ -75,10 +75,7 @@ MISTAKES = [
     (["--coordinator=localhost"], "--coordinator=localhost .* host:port"),
     (["--num_processes=0"], "num_processes"),
     (["--config.data.name=mnist", "--config.data.data_dir=/nowhere"], "--mode=prepare"),
-    (
-        ["--config.data.data_dir=gs://b", "--config.data.name=mnist"],
-        "data_dir=gs://b is not a path",
-    ),
+    (["--config.data.name=mnist", "--config.data.data_dir=gs://b"], "data_dir=gs://b is not a"),
     (["--config.data.name=folder:/nowhere"], "no folder /nowhere"),
     (["--config.data.train_split=trian"], "did you mean 'train'"),
     (["--config=configs/vae_digit.py"], "no file configs/vae_digit.py; .*vae_digits.py"),

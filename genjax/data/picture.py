@@ -1,14 +1,14 @@
 """One picture as a dataset of one example, and the pictures that are always available."""
 
 import dataclasses
+import hashlib
 import importlib.resources
-import json
 from pathlib import Path
 
 import numpy as np
 
 from genjax.data.images import read_image
-from genjax.data.source import Index, Source, sha256_of
+from genjax.data.source import Index, Source
 from genjax.errors import UserError, one_line
 from genjax.files import user_path
 from genjax.shapes import Int, Shape, UInt8
@@ -48,12 +48,15 @@ def picture_path(name: str) -> Path:
 def picture_source(name: str, split: str) -> PictureSource:
     """Returns the dataset of one picture, the same in every split; errors as `picture_path`."""
     path = picture_path(name)
-    status = path.stat()
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read the picture {one_line(path)}: {error.strerror}") from error
     return PictureSource(
         name=f"picture:{name}",
         version="0",
         split=split,
-        fingerprint=sha256_of(json.dumps([name, status.st_size, status.st_mtime_ns])),
+        fingerprint=hashlib.sha256(content).hexdigest(),
         class_names=(),
         size=1,
         path=str(path),
