@@ -17,7 +17,7 @@ import numpy as np
 from genjax.archives import member_names, read_npz
 from genjax.data.source import Index, Source
 from genjax.errors import UserError
-from genjax.files import user_path
+from genjax.files import lfs_hint, user_path
 from genjax.shapes import Int, Num, Shape
 
 PREFIX = "codes:"
@@ -108,5 +108,5 @@ def _errors(path: Path) -> Iterator[None]:
         yield
     except (OSError, ValueError) as error:
         raise UserError(
-            f"config.data.name: {path} is not a .npz file of codes ({error})"
+            f"config.data.name: {path} is not a .npz file of codes ({lfs_hint(path) or error})"
         ) from error

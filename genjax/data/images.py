@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from genjax.errors import UserError, one_line
+from genjax.files import lfs_hint
 from genjax.shapes import Num, Shape, UInt8
 
 Result = TypeVar("Result")
@@ -102,7 +103,7 @@ def decoded(path: str | os.PathLike, use: Callable[[Image.Image], Result]) -> Re
                 f"cannot read {one_line(path)}: {error.strerror}; the file may be good: check the "
                 "machine and run again"
             ) from error
-        raise BadImage(one_line(path), _reason(error)) from error
+        raise BadImage(one_line(path), lfs_hint(path) or _reason(error)) from error
 
 
 def fit_image(

@@ -11,6 +11,7 @@ from genjax.archives import read_npz
 from genjax.data.images import fit_image
 from genjax.data.source import Index, Source
 from genjax.errors import UserError, one_line
+from genjax.files import lfs_hint
 from genjax.shapes import Int, Shape, UInt8
 
 
@@ -48,7 +49,8 @@ def npz_source(path: str | os.PathLike, split: str) -> NpzSource:
     except FileNotFoundError as error:
         raise UserError(f"there is no file {path}") from error
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} is not a NumPy .npz file ({one_line(error)})") from error
+        reason = lfs_hint(path) or one_line(error)
+        raise UserError(f"{path} is not a NumPy .npz file ({reason})") from error
     images = _images(arrays, path)
     labels, class_names = _labels(arrays, len(images), path)
     return NpzSource(

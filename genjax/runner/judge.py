@@ -87,7 +87,8 @@ class Judge:
         if name is None:
             raise UserError(
                 f"no feature net is known for dataset '{config.data.name}': set config.eval.net to "
-                f"one of {', '.join(PINNED)}, inception, or the path of a feature_net.npz"
+                f"one of {', '.join(PINNED)}, inception, or the path of a feature_net.npz; or "
+                "compare no samples: config.eval.num_samples=0 and num_samples_in_loop=0"
             )
         stacked = config.data.name == "stacked_mnist"
         shape = tuple(config.data.image_shape)
