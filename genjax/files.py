@@ -8,7 +8,7 @@ import json
 import math
 import os
 import re
-import time
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -119,7 +119,20 @@ def sweep(folder: str | os.PathLike) -> None:
 
     Files younger than `OLD_SECONDS` stay: another process may be writing them.
     """
-    for partial in Path(folder).rglob(".*.partial"):
-        with contextlib.suppress(OSError):
-            if time.time() - partial.stat().st_mtime > OLD_SECONDS:
-                partial.unlink()
+    partials = list(Path(folder).rglob(".*.partial"))
+    if not partials:
+        return
+    with contextlib.suppress(OSError):
+        now = _time_there(folder)
+        for partial in partials:
+            with contextlib.suppress(OSError):
+                if now - partial.stat().st_mtime > OLD_SECONDS:
+                    partial.unlink()
+
+
+def _time_there(folder: str | os.PathLike) -> float:
+    """Returns the time of the folder's file system, whose clock may be another than ours."""
+    with tempfile.TemporaryFile(dir=folder) as probe:
+        probe.write(b".")
+        probe.flush()
+        return os.fstat(probe.fileno()).st_mtime

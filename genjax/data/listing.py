@@ -290,12 +290,16 @@ def describe(count: int, names: Collection[str], root: Listing, top: Listing) ->
         text += f" in {len(names)} class{'es' * (len(names) > 1)}: {_listed(names, 10)}"
     if top is not root:
         text += f" (of {one_line(class_name(top.path.name))}/)"
-    others, hidden = top.all_others(), sum(folder.hidden for folder in top.walk())
-    if top is not root:
-        others, hidden = others + root.others, hidden + root.hidden
+    looked_into = list(top.walk())
+    if top is not root:  # the other splits speak for themselves
+        apart = [folder for name, folder in root.folders.items() if not split_of(name)]
+        looked_into += [root, *(inner for folder in apart for inner in folder.walk())]
+    others = sum((folder.others for folder in looked_into), collections.Counter())
+    hidden = sum(folder.hidden for folder in looked_into)
     parts = []
     if others:
-        parts.append(f"{others.total()} files ({_suffixes(others)})")
+        count = others.total()
+        parts.append(f"{count} file{'s' * (count != 1)} ({_suffixes(others)})")
     if hidden:
         parts.append(f"{hidden} hidden or left behind by tools")
     return text + (f"; left out: {', '.join(parts)}" if parts else "")

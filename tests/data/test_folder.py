@@ -174,7 +174,7 @@ def test_one_class_is_a_class_and_none_is_none(tmp_path):
     assert folder_source(tmp_path / "one", "train").class_names == ("a",)
     pictures(tmp_path / "flat", ["0.png", "1.png"])
     assert folder_source(tmp_path / "flat", "train").class_names == ()
-    with pytest.raises(UserError, match="0 pictures; left out: 1 files .1 .heic"):
+    with pytest.raises(UserError, match="0 pictures; left out: 1 file .1 .heic"):
         files(tmp_path / "none", "x.heic")
         folder_source(tmp_path / "none", "train")
 
