@@ -34,8 +34,14 @@ def locked(workdir: str | Path, say: Callable[[str], Any] = print) -> Iterator[N
       UserError: another run holds the lock; names its process, host and start.
     """
     path = Path(workdir) / ".lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a+") as file:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        opened = open(path, "a+")
+    except OSError as error:
+        raise UserError(
+            f"--workdir={workdir} cannot be written: {error.strerror}; choose another --workdir"
+        ) from error
+    with opened as file:
         holder = _holder(file)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

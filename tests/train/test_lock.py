@@ -108,3 +108,10 @@ def test_a_wrong_clock_takes_no_file_away(tmp_path, monkeypatch):
     os.utime(partial, (0, 0))
     files.sweep(tmp_path)
     assert not partial.exists() and not list(tmp_path.iterdir())
+
+
+def test_a_workdir_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="--workdir=.*/file/run cannot be written: Not a dir"):
+        with locked(tmp_path / "file" / "run"):
+            pass
