@@ -60,6 +60,8 @@ def cache_root() -> Path:
 
 def lfs_hint(path: str | os.PathLike) -> str:
     """Returns what to say of a Git LFS pointer, a text in the place of a file; "" of others."""
+    if not os.path.isfile(path):  # opening a pipe would block
+        return ""
     try:
         with open(path, "rb") as file:
             is_pointer = file.read(len(_LFS_START)) == _LFS_START

@@ -58,7 +58,7 @@ class FolderSource(Source):
             name = str(path.relative_to(self.top)).encode("utf-8", "surrogateescape")
             try:
                 checksum.update(name + b"\0%d\0" % path.stat().st_size)
-                if i in sampled:
+                if i in sampled and path.is_file():  # opening a pipe would block
                     with open(path, "rb") as file:
                         checksum.update(file.read(_SAMPLED_BYTES))
             except OSError as error:  # reported when it is read
