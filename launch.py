@@ -3,7 +3,6 @@
 python launch.py [--config=configs/NAME.py[:ARG]] [--workdir=DIR] [--mode=MODE] [--config.KEY=V ...]
 """
 
-import os
 import re
 import shlex
 import sys
@@ -13,6 +12,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from genjax.errors import UserError
+from genjax.files import user_path
 from genjax.runner.command import run_main
 
 MODES = ("train", "eval", "sample", "export", "prepare")
@@ -82,7 +82,7 @@ def main(argv):
             HEARTBEAT_SECONDS.value,
         )
     name, source = _name_and_source()
-    workdir = WORKDIR.value or os.path.join("runs", name)
+    workdir = user_path(WORKDIR.value, "--workdir") if WORKDIR.value else Path("runs") / name
     if MODE.value == "train":
         if train.train(config, workdir, source) is None:
             sys.exit(config.requeue_exit_code)

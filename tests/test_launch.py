@@ -77,6 +77,7 @@ MISTAKES = [
     (["--coordinator=localhost"], "--coordinator=localhost .* host:port"),
     (["--num_processes=0"], "num_processes"),
     (["--config.data.name=mnist", "--config.data.data_dir=/nowhere"], "--mode=prepare"),
+    (["--config.data.name=mnist", "--config.data.data_dir=gs://b"], "data_dir=gs://b is not a"),
     (["--config.data.name=folder:/nowhere"], "no folder /nowhere"),
     (["--config.ema.warmup=False"], "ema.warmup=False must be True with .*ema.decay=0.0"),
     (["--config.optim.momentum=0.5"], "optim.momentum=0.5 must be 0.9 with .*optim.name=adam"),
@@ -120,6 +121,7 @@ MISTAKES = [
 MISTAKES_ALONE = [
     (["--config=BROKEN"], "--config: SyntaxError"),
     (["--config=EMPTY"], "--config: AttributeError.*get_config"),
+    (["--config=~/none.py"], "there is no file /.*/none.py"),
     (["--coordinator=localhost:1", "--num_processes=2"], "--process_id"),
     (["--coordinator=localhost:1", "--num_processes=2", "--process_id=2"], "process_id=2"),
 ]

@@ -15,6 +15,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments.diffusion.denoisers import DenoisingFamily
+from genjax.files import user_path
 from genjax.runner.config import FIELDS
 from genjax.runner.family import completed, find_family
 from genjax.runner.fields import flatten, forget_idle, merged, require
@@ -39,7 +40,7 @@ def _load_initial(config: ConfigDict, family: DenoisingFamily) -> Params:
     Raises:
       UserError: they are not there, or not those of the family's network.
     """
-    source = Path(config.init_from).expanduser()
+    source = user_path(config.init_from, "config.init_from")
     what = "a run's workdir or a file of weights"
     require(source.exists(), "init_from", config.init_from, what)
     shapes = jax.eval_shape(family.init, jax.random.key(0))[0]
@@ -89,7 +90,8 @@ def guide_loader(config: ConfigDict, num_classes: int) -> Callable[[], dict[str,
 
 
 def _load_guide(config: ConfigDict, num_classes: int) -> dict[str, Any]:
-    workdir, step = config.sample.weaker, config.sample.weaker_step
+    workdir = user_path(config.sample.weaker, "config.sample.weaker")
+    step = config.sample.weaker_step
     run, state, _ = restored_run(guide_config(config), workdir, step)
     same = run.family.num_classes == num_classes
     require(same, "sample.weaker", workdir, f"a run with {num_classes} classes")
@@ -98,7 +100,7 @@ def _load_guide(config: ConfigDict, num_classes: int) -> dict[str, Any]:
 
 def _config_of(workdir: Path | str, config: ConfigDict) -> ConfigDict:
     """Returns the config of another run, to restore its parameters and nothing else."""
-    other = trained_config(workdir, config)
+    other = trained_config(user_path(workdir, "the other run"), config)
     other.sample.update({"weaker": "", "guidance": 1.0, "task": "draw", "label": -1})
     other.eval.update({"num_samples": 0, "num_samples_in_loop": 0})
     other.checkpoint.best_metric = other.init_from = ""

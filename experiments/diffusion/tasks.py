@@ -28,6 +28,8 @@ from genjax.data.transforms import symmetric
 from genjax.diffusion import editing, guidance, samplers
 from genjax.diffusion.process import Denoiser
 from genjax.errors import UserError
+from genjax.files import user_path
+from genjax.runner.datasets import describe
 from genjax.runner.evaluator import sampled_labels, sampler_batch_size
 from genjax.runner.fields import choose, field, one_of, require
 from genjax.runner.figures import save_images
@@ -191,12 +193,13 @@ def _read_inputs(run: Run, index: Any) -> tuple[UInt8[np.ndarray, "n h w c"], np
         data, index = run.eval_data, np.asarray(index) % len(run.eval_data)
         batch = data.batch(index, index)
         return batch["image"], batch["label"], len(data)
-    path = Path(name).expanduser()
+    path = user_path(name.partition(":")[2] if ":" in name else name, "config.sample.input")
     if ":" not in name and name not in EMBEDDED:
         require(path.exists(), "sample.input", name, "a picture, a folder of them, or an .npz file")
         kind = "folder" if path.is_dir() else "npz" if path.suffix == ".npz" else "picture"
         name = f"{kind}:{path}"
     source = main_first(lambda: find_source(f"picture:{name}" if name in EMBEDDED else name, "all"))
+    describe(source)
     images, labels = source.read(np.asarray(index) % len(source), shape)
     classes = len(source.class_names) == len(run.train_data.class_names) > 0
     return images, labels if classes else np.full(len(index), -1, np.int32), len(source)
@@ -208,7 +211,7 @@ def _read_mask(name: str, shape: Shape) -> Bool[np.ndarray, "h w 1"]:
     if name in MASKS:
         y, x = (np.arange(height) + 0.5) / height, (np.arange(width) + 0.5) / width
         return MASKS[name](y[:, None], x[None, :])[..., None] & np.ones((height, width, 1), bool)
-    path = Path(name).expanduser()
+    path = user_path(name, "config.sample.mask")
     if not path.is_file():
         choose(MASKS, name, "sample.mask")
     lightness = _read_lightness(path)

@@ -36,6 +36,7 @@ from genjax.devices import previous_over_devices
 from genjax.models.stylizers import Decoder
 from genjax.models.vgg import reach
 from genjax.runner.config import check_config, make_config
+from genjax.runner.datasets import describe
 from genjax.runner.family import Family
 from genjax.runner.fields import field, is_set, merged, require
 from genjax.runner.restore import restored_run
@@ -117,6 +118,7 @@ def _style_images(
 ) -> tuple[UInt8[np.ndarray, "n h w c"], str]:
     """Returns pictures of config.style_data, and their description."""
     source = find_source(config.style_data, "all")
+    describe(source)
     data = main_first(lambda: load_dataset(source, image_shape, bad_images=config.data.bad_images))
     # Spread over the folder, in which neighbours may be alike.
     index = np.linspace(0, len(data) - 1, min(config.num_styles, len(data))).astype(int)

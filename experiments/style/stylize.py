@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from experiments.style.frozen_vgg import VGG_FIELDS
 from experiments.style.pair import PAIR_FIELDS, Pair, pair_settings, scaled_size, style_shares
 from genjax.errors import UserError
+from genjax.files import user_path
 from genjax.models.stylizers import Decoder
 from genjax.runner.config import FIELDS as SHARED
 from genjax.runner.fields import field, merged, require, unused
@@ -149,7 +150,7 @@ def load_decoder_of(path: str, decoder: Decoder) -> tuple[Params, str]:
     Raises:
       UserError: the file cannot be read, or its decoder belongs to another encoder.
     """
-    layers, sha256 = load_decoder(path)
+    layers, sha256 = load_decoder(user_path(path, "the decoder"))
     name = decoder.layer.replace("relu", "conv")
     channels = decoder.widths[int(name[4]) - 1]
     if layers[0][0] != name or layers[0][1].shape[2] != channels:

@@ -20,7 +20,7 @@ import numpy as np
 
 from genjax.data.transforms import PIXELS
 from genjax.errors import UserError
-from genjax.files import whole_file
+from genjax.files import user_path, whole_file
 from genjax.models.classifiers import CLASSIFIERS
 from genjax.models.inception import InceptionV3
 from genjax.typing import AnyArray, Array, Params, Shape
@@ -112,7 +112,7 @@ def load_net(name: str, resize: str = "tf1") -> FeatureNet:
         return _inception(name.partition(":")[2] or None, resize)
     if name in PINNED:
         return _read(_FOLDER / f"{name}.npz", name)
-    path = Path(name).expanduser()
+    path = user_path(name, "config.eval.net")
     if not path.is_file():
         raise UserError(
             f"there is no feature net '{name}': config.eval.net is one of {', '.join(PINNED)}, "

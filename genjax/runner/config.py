@@ -248,6 +248,13 @@ MAY_CHANGE = (
     "init_from",  # where that workdir is now
 )
 
+# What may be at another path when a run is resumed, because a checksum says whether it is the same:
+# datasets of one of these kinds, pictures, and what the family keeps the checksums of.
+PATH_KINDS = ("folder:", "npz:", "codes:", "picture:")
+DATASETS = ("data.name", "data.eval_name")
+PICTURES = ("content", "style", "more_styles", "guides.content", "guides.style")
+FROZEN = ("weights", "style_data")
+
 SMOKE = {
     "data.name": "digits",
     "data.data_dir": "",
@@ -358,12 +365,28 @@ def changed_keys(
         any value before.
 
     Returns:
-      {key: (old value, new value)} of the fields whose change makes it another run.
+      {key: (old value, new value)} of the fields whose change makes it another run. Paths of data
+      are not among them, see `moved_keys`.
     """
+    moved = moved_keys(old, new)
     steady = new.get("optim.schedule") == "constant"
     may_change = tuple(k for k in MAY_CHANGE if steady or k != "num_train_steps")
     return {
         key: (old.get(key, "absent"), new.get(key, "absent"))
         for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key) and not key.startswith(may_change) and key not in idle
+        if old.get(key) != new.get(key)
+        and not key.startswith(may_change)
+        and key not in idle
+        and key not in moved
     }
+
+
+def moved_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Returns the fields of two flattened configs that name data at different paths."""
+    differ = [key for key in old.keys() & new.keys() if old[key] != new[key]]
+    same_kind = lambda key: any(
+        str(old[key]).startswith(kind) and str(new[key]).startswith(kind) for kind in PATH_KINDS
+    )
+    return sorted(
+        key for key in differ if key in (*PICTURES, *FROZEN) or key in DATASETS and same_kind(key)
+    )
