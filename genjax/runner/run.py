@@ -6,7 +6,6 @@ import functools
 import json
 import zlib
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -19,6 +18,7 @@ from genjax.data.dataset import Dataset, StreamedDataset
 from genjax.data.sources import cache_root
 from genjax.data.transforms import Transform
 from genjax.errors import UserError
+from genjax.files import user_path
 from genjax.runner.config import FIELDS, check_values
 from genjax.runner.datasets import check_size, find_sources, first_images, load_splits
 from genjax.runner.family import Family, find_family
@@ -347,9 +347,9 @@ def _computes_in_half(config: ConfigDict) -> bool:
     for value in flatten(config).values():
         if not (isinstance(value, str) and value):
             continue
-        path = Path(value).expanduser() / "config.json"
-        # What is wrong with such a file is said when it is used.
-        with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+        # What is wrong with such a path or file is said when it is used.
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError, UserError):
+            path = user_path(value, "config") / "config.json"
             if path.is_file():
                 dtypes.append(json.loads(path.read_text())["config"]["compute_dtype"])
     return any(dtype != "float32" for dtype in dtypes)
