@@ -259,7 +259,7 @@ def present_regions(
     return found
 
 
-def _per_position(sums: dict[str, AnyArray]) -> dict[str, AnyArray]:
+def _per_position(sums: dict[str, Any]) -> dict[str, Any]:
     """Returns sums divided by the number of positions; "n" is then 1, or 0 of an empty region."""
     return {name: x / positions(sums) for name, x in sums.items()}
 
