@@ -3,7 +3,6 @@
 python launch.py [--config=configs/NAME.py[:ARG]] [--workdir=DIR] [--mode=MODE] [--config.KEY=V ...]
 """
 
-import os
 import re
 import shlex
 import sys
@@ -13,6 +12,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from genjax.errors import UserError
+from genjax.files import user_path
 from genjax.runner.command import run_main
 
 MODES = ("train", "eval", "sample", "export", "prepare")
@@ -57,6 +57,8 @@ def main(argv):
     if argv[1:]:
         raise UserError(f"'{argv[1]}' is not a flag; flags begin with --, see --help")
     config = CONFIG.value
+    if not IMAGES.value:  # which are judged by fields that the run itself may not use
+        _forget_idle(config)
     actions = {
         "eval": modes.evaluate,
         "sample": modes.sample,
@@ -80,7 +82,7 @@ def main(argv):
             HEARTBEAT_SECONDS.value,
         )
     name, source = _name_and_source()
-    workdir = WORKDIR.value or os.path.join("runs", name)
+    workdir = user_path(WORKDIR.value, "--workdir") if WORKDIR.value else Path("runs") / name
     if MODE.value == "train":
         if train.train(config, workdir, source) is None:
             sys.exit(config.requeue_exit_code)
@@ -90,6 +92,19 @@ def main(argv):
         modes.evaluate_images(config, workdir, source, IMAGES.value)
     else:
         actions[MODE.value](config, workdir, source, STEP.value)
+
+
+def _forget_idle(config):
+    """Resets what the file sets for something that the command line replaces, such as the options
+    of another optimizer. What the command line sets stays, and is refused where it has no effect.
+    """
+    from genjax.runner import family
+    from genjax.runner.config import FIELDS
+    from genjax.runner.fields import forget_idle, merged
+
+    overrides = config_flags.get_override_values(flags.FLAGS["config"])
+    fields = merged(FIELDS, family.find_family(config.experiment).FIELDS)
+    forget_idle(config, fields, overrides, keep=overrides)
 
 
 def _several_processes():

@@ -17,6 +17,7 @@ from typing import Any
 
 from absl import flags
 
+from genjax.files import user_path
 from genjax.runner.command import run_main
 
 ROOT = Path(__file__).parent.parent
@@ -117,7 +118,7 @@ def results_of(name: str, out: Path, deadline: float, options: list[str]) -> dic
 
 def main(argv: list[str]) -> None:
     """Runs all configs and prints the summary."""
-    out, deadline = Path(OUT.value).absolute(), time.monotonic() + 60 * MINUTES.value
+    out, deadline = user_path(OUT.value, "--out").absolute(), time.monotonic() + 60 * MINUTES.value
     out.mkdir(parents=True, exist_ok=True)
     summary = {name: results_of(name, out, deadline, argv[1:]) for name in CONFIGS.value}
     (out / "summary.json").write_text(json.dumps(summary, indent=1))

@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 from genjax import plots
 from genjax.data.npz import npz_source
 from genjax.errors import UserError
+from genjax.files import user_path
 from genjax.runner.command import run_main
 
 OUT = flags.DEFINE_string("out", None, "The sheet, a PNG.", required=True)
@@ -25,7 +26,7 @@ def main(argv: list[str]) -> None:
         raise UserError("no rows: give 'caption=FILE.npz' for each")
     strips = []
     for caption, _, path in rows:
-        images = npz_source(path, "all").images[: COLUMNS.value]
+        images = npz_source(user_path(path, "an .npz file"), "all").images[: COLUMNS.value]
         picture = plots.grid(images, COLUMNS.value)
         strips.append((caption, Image.fromarray(np.repeat(picture, 3 // picture.shape[-1], -1))))
     width = max(strip.width for _, strip in strips)
@@ -36,7 +37,8 @@ def main(argv: list[str]) -> None:
         pen.text((2, y + 1), caption, fill="black")
         sheet.paste(strip, (0, y + CAPTION_HEIGHT))
         y += strip.height + CAPTION_HEIGHT
-    sheet.save(OUT.value, pnginfo=plots.png_texts({"rows": dict(row[::2] for row in rows)}))
+    texts = plots.png_texts({"rows": dict(row[::2] for row in rows)})
+    sheet.save(user_path(OUT.value, "--out"), pnginfo=texts)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from ml_collections import config_flags
 
 from experiments.diffusion.denoisers import make_process
 from genjax.diffusion.samplers import SAMPLERS, make_sampler
+from genjax.files import user_path
 from genjax.runner.command import run_main
 from genjax.runner.evaluator import SampleJudge
 from genjax.runner.family import completed
@@ -34,7 +35,7 @@ def main(argv: list[str]) -> None:
     config = CONFIG.value
     set_up_process(config)
     config.eval.num_samples = NUM.value
-    run, state, _ = restored_run(config, WORKDIR.value, "latest")
+    run, state, _ = restored_run(config, user_path(WORKDIR.value, "--workdir"), "latest")
     tree = run.eval_tree(state)
     for name in USED.value:
         for num_steps in map(int, STEPS.value):

@@ -32,7 +32,7 @@ def main(argv: list[str]) -> None:
     config = CONFIG.value
     set_up_process(config)
     parallel = Parallel.create(config.parallel, config.num_devices)
-    check_config(config, find_family(config.experiment).FIELDS, parallel.size)
+    check_config(config, find_family(config.experiment).FIELDS, parallel.size, ("eval.",))
     shape = tuple(config.data.image_shape)
     data = [load_dataset(source, shape) for source in find_sources(config)]
     judge = Judge.create(config, parallel, *data)

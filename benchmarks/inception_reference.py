@@ -20,6 +20,7 @@ import jax
 import numpy as np
 from absl import flags
 
+from genjax.files import user_path
 from genjax.models.inception import InceptionV3
 from genjax.runner.command import run_main
 from genjax.weights.inception import load_inception
@@ -76,7 +77,8 @@ def write_images(folder: Path) -> dict[str, np.ndarray]:
 def run_references(folder: Path) -> str:
     """Runs the worker, which writes weights and features; returns PyTorch's version."""
     worker = Path(__file__).with_name("torch_inception.py")
-    command = [TORCH_PYTHON.value, worker, folder, str(SEED.value)]
+    python = user_path(TORCH_PYTHON.value, "--torch_python")
+    command = [str(python), worker, folder, str(SEED.value)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         sys.exit(f"{TORCH_PYTHON.value} cannot run {worker}")

@@ -12,6 +12,7 @@ import numpy as np
 from absl import flags
 
 from genjax.data.dataset import train_batches
+from genjax.files import user_path
 from genjax.runner.evaluator import Evaluator
 from genjax.runner.run import Run
 
@@ -37,8 +38,14 @@ class Keras:
                 paths.append(f"{folder}/{data.split}.npy")
                 np.save(paths[-1], data.images)
                 np.save(f"{paths[-1]}.labels.npy", data.labels)
+            python = user_path(KERAS_PYTHON.value, "--keras_python")
             self._process = subprocess.Popen(
-                [KERAS_PYTHON.value, script, *paths, str(run.config.batch_size)],
+                [
+                    str(python),
+                    script,
+                    *paths,
+                    str(run.config.batch_size),
+                ],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,

@@ -26,9 +26,12 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from experiments.style.style_transfer import FIELDS as OWN
 from genjax.data.transforms import unit
 from genjax.runner.command import run_main
+from genjax.runner.config import FIELDS
 from genjax.runner.family import completed
+from genjax.runner.fields import forget_idle, merged
 from genjax.runner.run import Run, set_up_process
 
 DEFAULT = "configs/style_gatys.py"
@@ -100,6 +103,7 @@ def main(argv: list[str]) -> None:
     adam = minimise(config, ADAM_STEPS.value)
     target = adam["clipped_losses"][-1]
     config.optim.name, config.objective.clip = "lbfgs", False
+    forget_idle(config, merged(FIELDS, OWN), ("optim.name",))  # the options of adam
     lbfgs = minimise(config, MOST_STEPS.value, target)
     results = {
         "weights": config.weights or "published",

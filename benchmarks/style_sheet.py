@@ -10,7 +10,6 @@ python -m benchmarks.style_sheet --out=sheet.jpg --workdir=DIR --contents=a.png,
     --distilled='DIR/{}coder{}.npz' [--size=256] [--steps=150]
 """
 
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -20,6 +19,7 @@ from PIL import Image, ImageDraw
 from configs import style_adain, style_gatys, style_gatys_v1, style_w2, style_wct
 from experiments.style.pair import Pair, pair_settings
 from genjax.errors import UserError
+from genjax.files import user_path
 from genjax.runner.command import run_main
 from genjax.runner.run import set_up_process
 from genjax.runner.train import train
@@ -85,7 +85,7 @@ def draw(caption: str, method: Method, content: str, style: str) -> Image.Image:
     config.sample_every_steps = config.checkpoint_every_steps = 0
     name = Pair(**pair_settings(config)).name
     folder = f"{name}_{caption.partition(',')[0]}".lower().replace(" ", "_")
-    workdir = Path(WORKDIR.value) / folder
+    workdir = user_path(WORKDIR.value, "--workdir") / folder
     path = workdir / "samples" / f"{name}.png"
     if not path.exists():
         source = {"config_file": module.__file__, "arguments": "style_sheet"}
@@ -123,7 +123,7 @@ def main(argv: list[str]) -> None:
         cells += [("content", Image.open(content)), ("style", Image.open(style))]
         for caption, method in methods().items():
             cells.append((caption, draw(caption, method, content, style)))
-    make_sheet(cells).save(OUT.value, quality=QUALITY)
+    make_sheet(cells).save(user_path(OUT.value, "--out"), quality=QUALITY)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from absl import flags
 
 from configs import style_gatys
 from experiments.style.style_transfer import complete
+from genjax.files import user_path
 from genjax.runner.command import run_main
 from genjax.runner.run import Run, set_up_process
 from genjax.style import pictures
@@ -50,7 +51,7 @@ class Torch:
     def __init__(self, folder: str):
         worker = str(Path(__file__).with_name("torch_style.py"))
         self._process = subprocess.Popen(
-            [TORCH_PYTHON.value, worker, folder],
+            [str(user_path(TORCH_PYTHON.value, "--torch_python")), worker, folder],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -20,7 +20,6 @@ from experiments.style.style_transfer import default_config
 @variants
 def get_config():
     config = default_config()
-    config.num_train_steps = 200
     config.update(sizes=(128, 181, 256, 362, 512), size_steps=(400, 200, 200, 200, 200))
     config.optim.update(lr=0.02, b2=0.99)
     config.ema.decay = 0.99

@@ -174,6 +174,21 @@ def bomb_of_zeros() -> Encoded:
     return png(side, side, 8, 0, (bytes(1 + side) for _ in range(side))), None
 
 
+def sixteen_bit_planes() -> Encoded:
+    """A TIFF of 16-bit red, green and blue, one after the other (TIFF 6.0, section 8)."""
+    plane = 2 * GREY.size
+    short = lambda tag, value: struct.pack("<HHIHH", tag, 3, 1, value, 0)
+    longs = lambda tag, offset: struct.pack("<HHII", tag, 4, 3, offset)
+    after = 8 + 2 + 12 * 9 + 4  # header, and directory of 9 entries
+    strips = [after + 30 + i * plane for i in range(3)]
+    entries = [short(256, 8), short(257, 8), struct.pack("<HHII", 258, 3, 3, after + 24)]
+    entries += [short(259, 1), short(262, 2), longs(273, after), short(277, 3)]
+    entries += [longs(279, after + 12), short(284, 2)]
+    start = b"II*\0" + struct.pack("<IH", 8, len(entries)) + b"".join(entries) + bytes(4)
+    sizes = struct.pack("<3I3I3H", *strips, plane, plane, plane, 16, 16, 16)
+    return start + sizes + RNG.bytes(3 * plane), None
+
+
 @dataclasses.dataclass(frozen=True)
 class Kind:
     """A kind of picture.
@@ -203,6 +218,8 @@ KINDS = {
     "link to nothing": Kind(".png", lambda: (b"", None), lambda path: path.symlink_to("gone")),
     "32-bit float": Kind(".tif", lambda: (encoded(GREY / np.float32(255), "TIFF"), None)),
     "32-bit integer": Kind(".tif", lambda: (encoded(GREY.astype(np.int32), "TIFF"), None)),
+    "signed 8-bit": Kind(".tif", lambda: (encoded(GREY, "TIFF", tiffinfo={339: 2}), None)),
+    "16-bit planes": Kind(".tif", sixteen_bit_planes),
     "bomb, 144 Mpx of zeros": Kind(".png", bomb_of_zeros),
     "bomb, header of 400 Mpx": Kind(".png", lambda: (png(20000, 20000, 8, 0, []), None)),
     "PNG called .jpg": Kind(".jpg", lambda: (encoded(COLOUR), COLOUR)),

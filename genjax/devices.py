@@ -20,21 +20,34 @@ AXIS = "data"
 
 Tree = TypeVar("Tree")
 
-# Part of the key of JAX's caches: what was traced for one platform is never taken for another one.
-_traced_for = jax.make_user_context(default_value="")
+# The platform, and a GPU's generation. Part of the key of JAX's caches: what was traced for one
+# device is never taken for one of another kind.
+_traced_for = jax.make_user_context(default_value=None)
 
 
 def platform() -> str:
     """Returns "cpu", "gpu" or "tpu": what the current program is traced for.
 
-    Outside of the programs of a run it is JAX's default backend.
+    Outside of the programs of a run that is what JAX takes by default.
     """
-    return _traced_for.value or jax.default_backend()
+    return (_traced_for.value or _described(jax.local_devices()[0]))[0]
 
 
-def tracing_for(name: str) -> AbstractContextManager[None]:
-    """Makes `platform` return `name` within a block."""
-    return _traced_for(name)
+def compute_capability() -> float:
+    """Returns that of the GPU that the program is traced for, 9.0 for Hopper; 0 where unknown."""
+    return (_traced_for.value or _described(jax.local_devices()[0]))[1]
+
+
+def tracing_for(device: jax.Device) -> AbstractContextManager[None]:
+    """Makes the two functions above describe `device` within a block."""
+    return _traced_for(_described(device))
+
+
+def _described(device: jax.Device) -> tuple[str, float]:
+    try:
+        return device.platform, float(device.compute_capability)
+    except (AttributeError, ValueError):
+        return device.platform, 0.0
 
 
 def device_axis() -> str | None:

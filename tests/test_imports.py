@@ -10,6 +10,7 @@ from tests.conftest import ROOT
 # From the lowest room to the highest. A module imports from its own room and from lower ones.
 ROOMS = (
     "genjax.errors",
+    "genjax.messages",
     "genjax.shapes",
     "genjax.typing",
     "genjax.files",
@@ -17,6 +18,7 @@ ROOMS = (
     "genjax.download",
     "genjax.rng",
     "genjax.devices",
+    "genjax.numerics",
     "genjax.data",
     "genjax.models",
     "genjax.objectives",

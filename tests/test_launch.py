@@ -12,8 +12,10 @@ import time
 import jax
 import pytest
 
-from genjax.runner.family import completed
-from genjax.runner.fields import flatten
+from genjax.errors import UserError
+from genjax.runner.config import FIELDS
+from genjax.runner.family import completed, find_family
+from genjax.runner.fields import check_idle, flatten, forget_idle, merged
 from genjax.runner.run import Run
 from genjax.runner.train import train
 from tests.conftest import ROOT
@@ -75,7 +77,35 @@ MISTAKES = [
     (["--coordinator=localhost"], "--coordinator=localhost .* host:port"),
     (["--num_processes=0"], "num_processes"),
     (["--config.data.name=mnist", "--config.data.data_dir=/nowhere"], "--mode=prepare"),
+    (["--config.data.name=mnist", "--config.data.data_dir=gs://b"], "data_dir=gs://b is not a"),
     (["--config.data.name=folder:/nowhere"], "no folder /nowhere"),
+    (["--config.ema.warmup=False"], "ema.warmup=False must be True with .*ema.decay=0.0"),
+    (["--config.optim.momentum=0.5"], "optim.momentum=0.5 must be 0.9 with .*optim.name=adam"),
+    (["--config.model.name=mlp", "--config.model.encoder_hidden=8"], "encoder_hidden=8 must be 16"),
+    (["--config.data.num_workers=2"], "num_workers=2 must be 0 with config.data.loader=array"),
+    (["--config.data.bad_images=skip"], "bad_images='skip' must be 'fail' with .*name=digits"),
+    (["--config.eval.num_samples=0", "--config.eval.seed=3"], "eval.seed=3 must be 0 with"),
+    (["--config.checkpoint.best_mode=max"], "best_mode='max' must be 'min' with"),
+    (["--config.nonfinite.limit=3"], "nonfinite.limit=3 must be 10 with .*policy=raise"),
+    (["--config.optim.name=airbench"], "optim.name='airbench' must be another"),
+    (
+        ["--config=configs/diffusion_digits.py", "--config.sample.guidance_interval=(5.0,1.0)"],
+        "sample.guidance_interval=.* low < high",
+    ),
+    (
+        ["--config=configs/diffusion_digits.py", "--config.sample.guidance_interval=(5.0,)"],
+        "sample.guidance_interval=.* low < high",
+    ),
+    (
+        ["--config=configs/diffusion_digits.py", "--config.sample.eta=0.5"],
+        "sample.eta=0.5 must be 0 with config.sample.sampler=heun",
+    ),
+    (
+        ["--config=configs/style_w2.py:smoke", "--config.num_train_steps=3"]
+        + ["--config.size_steps=(1,2)"],
+        "num_train_steps=3 must be 1000 with config.size_steps",
+    ),
+    (["--config=configs/style_wct.py", "--config.optim.lr=0.1"], "optim.lr=0.1 must be 0.001 with"),
     (["--config.data.train_split=trian"], "did you mean 'train'"),
     (["--config=configs/vae_digit.py"], "no file configs/vae_digit.py; .*vae_digits.py"),
     (["--config=configs/vae_digits.py:smok"], "'smok'.*smoke"),
@@ -91,6 +121,7 @@ MISTAKES = [
 MISTAKES_ALONE = [
     (["--config=BROKEN"], "--config: SyntaxError"),
     (["--config=EMPTY"], "--config: AttributeError.*get_config"),
+    (["--config=~/none.py"], "there is no file /.*/none.py"),
     (["--coordinator=localhost:1", "--num_processes=2"], "--process_id"),
     (["--coordinator=localhost:1", "--num_processes=2", "--process_id=2"], "process_id=2"),
 ]
@@ -195,6 +226,26 @@ def test_so_it_is_for_the_programs_beside_launch(module, args, expected):
     command = [sys.executable, "-m", module, *args]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert re.search(expected, one_line(done))
+
+
+@pytest.mark.parametrize(
+    "name, changes, reset",
+    [
+        ("style_gatys", {"optim.name": "lbfgs", "objective.clip": False}, {"optim.eps": 1e-8}),
+        ("iwae_mnist", {"model.name": "conv"}, {"model.activation": "relu"}),
+        ("edm_cifar10", {"model.conditional": False}, {"objective.label_dropout": 0.0}),
+        ("ddpm_cifar10", {"ema.half_life_images": 1000.0}, {"ema.decay": 0.0}),
+    ],
+)
+def test_the_options_of_what_the_command_line_replaces_are_forgotten(name, changes, reset):
+    config = importlib.import_module(f"configs.{name}").get_config()
+    config.update_from_flattened_dict(changes)
+    fields = merged(FIELDS, find_family(config.experiment).FIELDS)
+    with pytest.raises(UserError, match="it has no effect there"):
+        check_idle(config, fields)
+    forget_idle(config, fields, changes, keep=changes)
+    check_idle(config, fields)
+    assert reset.items() <= flatten(config).items()
 
 
 def test_what_is_right_does_compile(python, tmp_path):

@@ -1,3 +1,5 @@
+import warnings
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -84,3 +86,49 @@ def test_curves_draw_a_panel_a_term():
     picture = plots.curves([*lines, {"step": 8, "eval/kl": 3.0}])
     assert picture.dtype == np.uint8 and picture.ndim == 3 and picture.std() > 5
     assert plots.curves([]) is None
+
+
+NAMES = (
+    "a$b$",
+    "$x_{",
+    r"\frac",
+    "_x",
+    "",
+    "x" * 500,
+    "日本",
+    "😀",
+    "\udcff",
+    "a\nb\0",
+    "$",
+    r"\$5$",
+)
+
+
+@pytest.mark.parametrize("latex", [False, True])
+def test_names_of_data_are_drawn_as_text(latex, monkeypatch):
+    """Formulas, control characters and bytes that are not Unicode; a user who prefers LaTeX."""
+    plots._pyplot()
+    import matplotlib
+
+    monkeypatch.setitem(matplotlib.rcParams, "text.usetex", latex)
+    count = len(NAMES)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert plots.confusion(np.eye(count, dtype=int), NAMES).ndim == 3
+        plots.scatter(np.eye(count, 2), np.arange(count), NAMES, NAMES[:2])
+        plots.bars(np.ones(3), NAMES[0], NAMES[1])
+        plots.log_log([1, 2], {NAMES[0]: {name: [1, 2] for name in NAMES}}, NAMES[1], NAMES[0])
+        plots.curves([{"step": i, f"train/{NAMES[1]}": i} for i in range(3)])
+    assert not matplotlib.pyplot.get_fignums()
+
+
+def test_a_dollar_looks_like_a_dollar():
+    assert plots.plain_text("$") == r"\$" and plots.plain_text("a\nb\udcff") == r"a\nb\udcff"
+    one, two = (plots.bars(np.ones(2), name, "") for name in ("$a$", "xax"))
+    assert one.shape == two.shape and (one != two).any()
+
+
+def test_png_fields_take_any_name(tmp_path):
+    plots.save_png(tmp_path / "a.png", np.zeros((2, 2, 1)), {"path": "caf\udce9 日本 \0"})
+    with Image.open(tmp_path / "a.png") as picture:
+        assert picture.text["genjax:path"] == r"caf\udce9 日本 \x00"

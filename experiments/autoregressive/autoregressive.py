@@ -30,7 +30,7 @@ from genjax.models.pixelsnail import PixelSnail
 from genjax.objectives.pixel_heads import HEADS, Head
 from genjax.runner.config import make_config
 from genjax.runner.family import Batch, Family
-from genjax.runner.fields import Choice, field, require
+from genjax.runner.fields import Choice, field, one_of, require
 from genjax.typing import AnyArray, Array, Bool, Float, Int, Key, Num, Params, Shape
 
 NUM_SHOWN = 8  # images in a figure
@@ -106,7 +106,12 @@ FIELDS = {
     "model": NETWORKS,
     "objective": {
         "head": field("softmax", "p(one pixel | pixels before)", one_of=HEADS),
-        "components": field(10, "of logistic_mixture", at_least=1),
+        "components": field(
+            10,
+            "of logistic_mixture",
+            at_least=1,
+            only_with=one_of("objective.head", "logistic_mixture"),
+        ),
     },
     "sample": {"temperature": field(1.0, "divides the logits", above=0)},
 }
@@ -134,12 +139,12 @@ def default_config() -> ConfigDict:
 
 def smoke(config: ConfigDict) -> dict[str, Any]:
     """Returns what makes a run of this family tiny."""
-    pixels, mixture = config.data.pixels, config.objective.head == "logistic_mixture"
+    pixels = config.data.pixels
     return {
         "compute_dtype": "float32",
         "optim.warmup_steps": 0,
         "data.pixels": "unit" if pixels == "integers" else pixels,  # the smoke data are images
-        "objective.components": 2 if mixture else config.objective.components,
+        "objective.components": 2,
         **{f"model.{key}": value for key, value in _SMOKE[config.model.name].items()},
     }
 
@@ -209,6 +214,9 @@ def _check(config: ConfigDict, head: Head, class_names: tuple[str, ...]) -> None
     for key in ("first_kernel", "kernel"):
         size = model.get(key, 1)
         require(size % 2 and size <= most, f"model.{key}", size, f"odd and at most {most}")
+    if model.name == "gated_pixelcnn" and model.kernel == 1:
+        what = "1s with model.kernel=1, which has nothing to spread"
+        require(set(model.dilations) == {1}, "model.dilations", model.dilations, what)
     if model.name == "pixelsnail":
         for key in ("key_features", "value_features"):
             fits = model[key] % model.heads == 0

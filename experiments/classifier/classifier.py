@@ -25,13 +25,16 @@ from genjax.metrics import classification
 from genjax.metrics.nets import save_net
 from genjax.models.airbench import Airbench
 from genjax.models.classifiers import CLASSIFIERS
+from genjax.runner.config import FIELDS as SHARED
 from genjax.runner.config import make_config
 from genjax.runner.family import Family
-from genjax.runner.fields import Choice, field, require
+from genjax.runner.fields import Choice, field, require, unused
 from genjax.typing import Array, Float, ModelState, Params, Shape
 
 # Training images that the whitening of `airbench` is computed from.
 NUM_WHITENED = 5000
+
+WHITENED = 24  # channels that whitening has: both signs of those of 2x2 patches of three colours
 
 # Views of images and the weights of their logits.
 Views = list[tuple[float, Float[Array, "b h w c"]]]
@@ -80,6 +83,7 @@ NETWORKS = Choice(
 
 FIELDS = {
     "model": NETWORKS,
+    "sample": unused(SHARED["sample"]),
     "objective": {"label_smoothing": field(0.0, at_least=0, below=1)},
     "eval": {"views": field("one", "of each image, whose logits are averaged", one_of=VIEWS)},
 }
@@ -92,7 +96,8 @@ def default_config() -> ConfigDict:
 
 def smoke(config: ConfigDict) -> dict[str, Any]:
     """Returns what makes a run of this family tiny."""
-    model, values = config.model, {"optim.warmup_steps": min(config.optim.warmup_steps, 2)}
+    model = config.model
+    values = {"optim.warmup_steps": min(config.optim.warmup_steps, 2), "sample_every_steps": 0}
     if model.name == "cnn":
         return values | {
             "model.features": (4, 8, 8)[: len(model.features)],
@@ -107,6 +112,7 @@ def build(config: ConfigDict, image_shape: Shape, class_names: tuple[str, ...]) 
     """Builds the classifier of a config."""
     what = f"a dataset of at least two classes, not {len(class_names)}"
     require(len(class_names) > 1, "data.name", config.data.name, what)
+    _check(config)
     model = config.model.to_dict()
     sizes = {key: value for key, value in model.items() if key != "name"}
     return Classifier(
@@ -122,6 +128,25 @@ def build(config: ConfigDict, image_shape: Shape, class_names: tuple[str, ...]) 
             "provenance": {"config": json.loads(config.to_json())},
         },
     )
+
+
+def _check(config: ConfigDict) -> None:
+    """Raises a UserError for fields that do not go together, or have no effect."""
+    model, pixels, every = config.model, config.data.pixels, config.sample_every_steps
+    silent = every in (0, SHARED["sample_every_steps"].default)
+    require(silent, "sample_every_steps", every, "0: a classifier has nothing to draw")
+    require(pixels != "integers", "data.pixels", pixels, "a kind of scaled pixels")
+    if model.name == "cnn":
+        fits = model.num_pools <= len(model.features)
+        what = f"at most the {len(model.features)} convolutions of model.features"
+        require(fits, "model.num_pools", model.num_pools, what)
+    if model.name == "airbench":
+        what = "unit with config.model.name=airbench, which scales pixels itself"
+        require(pixels == "unit", "data.pixels", pixels, what)
+        widths, least = tuple(model.features), WHITENED
+        rising = widths and list((least, *widths)) == sorted((least, *widths))
+        what = f"widths of at least {least}, from narrow to wide"
+        require(rising, "model.features", widths, what)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -21,7 +21,7 @@ from genjax.models.dit import DiT
 from genjax.models.unet import UNet
 from genjax.rng import Rngs
 from genjax.runner.family import Batch, Family
-from genjax.runner.fields import Choice, field, require
+from genjax.runner.fields import Choice, field, is_set, require
 from genjax.runner.terminal import say
 from genjax.typing import Array, Float, Int, Key, ModelState, Params, Shape
 from genjax.weights.networks import save_network
@@ -59,6 +59,14 @@ PROCESSES = Choice(
     }
 )
 
+LABEL_DROPOUT = field(
+    0.0,
+    "how often training replaces the class by none",
+    at_least=0,
+    below=1,
+    only_with=is_set("model.conditional"),
+)
+
 # config.model: the fields of each network of `genjax.models`.
 NETWORKS = Choice(
     {
@@ -72,7 +80,11 @@ NETWORKS = Choice(
             "attention": field((), "sides of feature maps with attention", items=int, at_least=1),
             "variant": field("ddpmpp", one_of=("ddpm", "ddpmpp")),
             "dropout": field(0.0, at_least=0, below=1),
-            "classes_first": field(False, "add the class before the layers of the time"),
+            "classes_first": field(
+                False,
+                "add the class before the layers of the time",
+                only_with=is_set("model.conditional"),
+            ),
             "patch_size": field(1, "side of the squares that become one pixel", at_least=1),
             "remat": field(False, "compute blocks again for gradients, to save memory"),
         },
@@ -141,6 +153,16 @@ def check_shared(config: ConfigDict, class_names: tuple[str, ...]) -> None:
         fits = model.dim % (4 * model.num_heads) == 0
         what = f"a multiple of 4 x model.num_heads={model.num_heads}"
         require(fits, "model.dim", model.dim, what)
+
+
+def check_attention(config: ConfigDict, image_shape: Shape) -> None:
+    """Raises a UserError for attention at sides that no feature maps of the network have."""
+    model = config.model
+    if model.name == "unet":
+        stages = range(len(model.multipliers))
+        sides = [image_shape[0] // (model.patch_size * 2**stage) for stage in stages]
+        what = f"some of the sides of the network's feature maps, {', '.join(map(str, sides))}"
+        require(set(model.attention) <= set(sides), "model.attention", model.attention, what)
 
 
 def make_process(config: ConfigDict) -> processes.Process:

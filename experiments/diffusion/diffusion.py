@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 
 from experiments.diffusion import denoisers, tasks
 from experiments.diffusion.denoisers import (
+    LABEL_DROPOUT,
     NETWORKS,
     PROCESSES,
     DenoisingFamily,
@@ -42,13 +43,16 @@ from genjax.metrics.likelihood import bits_per_dim_of_density, bits_per_dim_of_m
 from genjax.rng import Rngs
 from genjax.runner.config import make_config
 from genjax.runner.family import Batch, Images, Metrics, Pictures
-from genjax.runner.fields import field, require
+from genjax.runner.fields import field, is_set, one_of, other_than, require
 from genjax.runner.modes import sample_images
 from genjax.runner.restore import restored_run
-from genjax.typing import Array, Float, Int, Key, ModelState, Params
+from genjax.typing import Array, Float, Int, Key, ModelState, Params, Shape
 
 NUM_SHOWN = 8  # images of each kind in a figure
 VLB_STEPS = 1000  # of the chain that bounds a continuous process
+
+NORMAL_TIMES = other_than("objective.time_sampling", "uniform")
+CHURNING = is_set("sample.churn")
 
 FIELDS = {
     "data": {"pixels": field("symmetric", "[-1, 1]", one_of=PIXELS)},
@@ -56,33 +60,68 @@ FIELDS = {
     "model": NETWORKS,
     "objective": {
         "target": field("F", "what the network predicts", one_of=TARGETS),
-        "sigma_data": field(0.5, "standard deviation of the pixels", above=0),
+        "sigma_data": field(
+            0.5,
+            "standard deviation of the pixels",
+            above=0,
+            only_with=one_of("objective.target", "F")
+            | is_set("objective.scale_input")
+            | one_of("objective.weighting", "edm"),
+        ),
         "scale_input": field(True, "divide the network's input by its standard deviation"),
         "weighting": field("simple", "of the noise levels in the loss", one_of=WEIGHTINGS),
         "time_sampling": field("log_normal", "of t in training", one_of=TIME_SAMPLINGS),
-        "time_mean": field(-1.2, "of log(sigma / alpha), or of logit(t)"),
-        "time_std": field(1.2, above=0),
-        "label_dropout": field(
-            0.0, "how often training replaces the class by none", at_least=0, below=1
-        ),
+        "time_mean": field(-1.2, "of log(sigma / alpha), or of logit(t)", only_with=NORMAL_TIMES),
+        "time_std": field(1.2, above=0, only_with=NORMAL_TIMES),
+        "label_dropout": LABEL_DROPOUT,
     },
     "init_from": field("", "workdir of a run, or file of weights, that training starts with"),
     "sample": {
         **tasks.FIELDS,
         "weaker": field("", "workdir of the guide, a weaker run (autoguidance)"),
-        "weaker_step": field("latest", "its checkpoint: a number, latest or best"),
+        "weaker_step": field(
+            "latest", "its checkpoint: a number, latest or best", only_with=is_set("sample.weaker")
+        ),
         "sampler": field("heun", one_of=samplers.SAMPLERS),
         "schedule": field("karras", "of the sampler's times", one_of=SCHEDULES),
         "num_steps": field(18, at_least=1),
-        "eta": field(0.0, "noise of ddim and dpmpp_2m_sde", at_least=0, at_most=1),
-        "variance": field("small", "of the noise of ancestral", one_of=("small", "large")),
-        "churn": field(0.0, "noise of euler and heun", at_least=0),
-        "churn_min": field(0.0, "smallest sigma / alpha with churn"),
-        "churn_max": field(math.inf, "largest sigma / alpha with churn", at_least=0, finite=False),
-        "churn_noise": field(1.0, "scale of that noise"),
+        "eta": field(
+            0.0,
+            "noise of ddim and dpmpp_2m_sde",
+            at_least=0,
+            at_most=1,
+            only_with=one_of("sample.sampler", "ddim", "dpmpp_2m_sde"),
+        ),
+        "variance": field(
+            "small",
+            "of the noise of ancestral",
+            one_of=("small", "large"),
+            only_with=one_of("sample.sampler", "ancestral"),
+        ),
+        "churn": field(
+            0.0,
+            "noise of euler and heun",
+            at_least=0,
+            only_with=one_of("sample.sampler", "euler", "heun"),
+        ),
+        "churn_min": field(
+            0.0, "smallest sigma / alpha with churn", at_least=0, only_with=CHURNING
+        ),
+        "churn_max": field(
+            math.inf,
+            "largest sigma / alpha with churn",
+            at_least=0,
+            finite=False,
+            only_with=CHURNING,
+        ),
+        "churn_noise": field(1.0, "scale of that noise", at_least=0, only_with=CHURNING),
         "guidance": field(1.0, "scale of guidance; 1: none"),
         "guidance_interval": field(
-            (0.0, math.inf), "(low, high] of sigma / alpha with guidance", at_least=0, finite=False
+            (0.0, math.inf),
+            "(low, high] of sigma / alpha with guidance",
+            at_least=0,
+            finite=False,
+            only_with=other_than("sample.guidance", 1),
         ),
         "clip": field(False, "clip x0_hat to [-1, 1]"),
     },
@@ -108,9 +147,11 @@ def build(
 ) -> "Diffusion":
     """Builds the diffusion model of a config, and that of its guide."""
     denoisers.check_shared(config, class_names)
-    _check(config)
+    _check(config, image_shape)
     objective, process = config.objective, make_process(config)
     _check_process(config, process)
+    _check_ranges(config, process)
+    denoisers.check_attention(config, image_shape)
     network, guide = make_network(config, class_names), None
     if config.sample.weaker:
         guide = build(guide_config(config), image_shape, class_names)
@@ -144,14 +185,21 @@ def sample(config: ConfigDict, workdir: Path, source: dict[str, Any], step: str)
     return tasks.perform(run, state, step, workdir, source)
 
 
-def _check(config: ConfigDict) -> None:
+def _check(config: ConfigDict, image_shape: Shape) -> None:
     """Raises a UserError for fields of sampling that do not go together."""
     options = config.sample
-    tasks.check(options)
-    idle = options.churn > 0 and options.sampler not in ("euler", "heun")
-    require(not idle, "sample.churn", options.churn, f"0 with sampler '{options.sampler}'")
+    tasks.check(options, image_shape)
     interval = tuple(options.guidance_interval)
-    require(len(interval) == 2, "sample.guidance_interval", interval, "two numbers")
+    rising = len(interval) == 2 and interval[0] < interval[1]
+    require(
+        rising, "sample.guidance_interval", interval, "two numbers, (low, high) with low < high"
+    )
+    most = options.churn_max
+    what = f"at most sample.churn_max={most}"
+    require(options.churn_min <= most, "sample.churn_min", options.churn_min, what)
+    plain = options.sampler == "dpmpp_2m_sde" and options.eta == 0
+    what = "above 0 with sample.sampler=dpmpp_2m_sde: without noise it is dpmpp_2m"
+    require(not plain, "sample.eta", options.eta, what)
     scale, weaker = options.guidance, options.weaker
     classifier_free = config.model.conditional and config.objective.label_dropout > 0
     possible = scale == 1 or classifier_free or weaker
@@ -167,6 +215,25 @@ def _check_process(config: ConfigDict, process: Process) -> None:
     require(not discrete, "objective.target", target, "another for a discrete process")
     blind = target == "eps" and process.prior_std == 1 and process.alpha_sigma(1.0)[0] == 0
     require(not blind, "objective.target", target, "another where alpha reaches 0")
+
+
+def _check_ranges(config: ConfigDict, process: Process) -> None:
+    """Raises a UserError for ranges of noise levels that the sampler never visits."""
+    options = config.sample
+    (low, high), (least, most) = options.guidance_interval, (options.churn_min, options.churn_max)
+    guided = options.guidance != 1 and (low, high) != (0.0, math.inf)
+    churned = options.churn > 0 and (least, most) != (0.0, math.inf)
+    if not (guided or churned):
+        return
+    times = SCHEDULES[options.schedule](process, options.num_steps)
+    alpha, sigma = (np.asarray(x, np.float64) for x in process.alpha_sigma(times))
+    with np.errstate(divide="ignore"):
+        s = sigma / alpha
+    what = f"around some of the sampler's noise levels, sigma / alpha {s[-1]:.3g} to {s[0]:.3g}"
+    within = not guided or ((s > low) & (s <= high)).any()
+    require(within, "sample.guidance_interval", (low, high), what)
+    within = not churned or ((s >= least) & (s <= most)).any()
+    require(within, "sample.churn_min", least, f"with sample.churn_max={most} {what}")
 
 
 @dataclasses.dataclass(frozen=True)

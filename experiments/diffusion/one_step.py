@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 
 from experiments.diffusion import denoisers, diffusion
 from experiments.diffusion.denoisers import (
+    LABEL_DROPOUT,
     DenoisingFamily,
     make_network,
     make_process,
@@ -34,39 +35,65 @@ from genjax.diffusion.weightings import TIME_SAMPLINGS
 from genjax.rng import Rngs
 from genjax.runner.config import make_config
 from genjax.runner.family import Batch, Images, Metrics
-from genjax.runner.fields import Choice, field, require
+from genjax.runner.fields import Choice, field, one_of, other_than, require, unused
 from genjax.typing import Array, Float, Int, Key, ModelState, Params
 
 # The network of a mean flow gets times multiplied by this: its derivative in time is trained on,
 # and that of a fast sine would dominate the loss.
 TIME_SCALE = 10.0
 
+# Of consistency training. From stage to stage r comes twice as close to s: in the last one they
+# still differ by 16 of the steps that float32 has there.
+MAX_STAGES = 20
+
 # config.objective.name -> the only process it is defined on.
 OBJECTIVES = {"meanflow": "flow", "consistency": "edm"}
 
-PROCESSES = Choice({name: denoisers.PROCESSES.groups[name] for name in OBJECTIVES.values()})
+MEANFLOW = one_of("objective.name", "meanflow")
+CONSISTENCY = one_of("objective.name", "consistency")
+
+PROCESSES = Choice(
+    {
+        "flow": unused(denoisers.PROCESSES.groups["flow"]),  # its times are those of [0, 1]
+        "edm": denoisers.PROCESSES.groups["edm"],
+    }
+)
 
 FIELDS = {
     **diffusion.FIELDS,
     "process": PROCESSES,
     "objective": {
         "name": field("meanflow", one_of=OBJECTIVES),
-        "sigma_data": field(0.5, "standard deviation of the pixels", above=0),
+        "sigma_data": field(
+            0.5, "standard deviation of the pixels", above=0, only_with=CONSISTENCY
+        ),
         "time_mean": field(-0.4, "of logit(t) (meanflow) or log(sigma) (consistency)"),
         "time_std": field(1.0, above=0),
-        "label_dropout": field(
-            0.0, "how often training replaces the class by none", at_least=0, below=1
+        "label_dropout": LABEL_DROPOUT,
+        "flow_ratio": field(
+            0.75, "meanflow: how often r = t", at_least=0, at_most=1, only_with=MEANFLOW
         ),
-        "flow_ratio": field(0.75, "meanflow: how often r = t", at_least=0, at_most=1),
-        "power": field(1.0, "meanflow: of the adaptive weight"),
-        "stages": field(8, "consistency: how often r comes closer to s", at_least=1),
-        "huber": field(0.0, "consistency: c of the distance", at_least=0),
+        "power": field(1.0, "meanflow: of the adaptive weight", only_with=MEANFLOW),
+        "stages": field(
+            8,
+            "consistency: how often r comes closer to s",
+            at_least=1,
+            at_most=MAX_STAGES,
+            only_with=CONSISTENCY,
+        ),
+        "huber": field(0.0, "consistency: c of the distance", at_least=0, only_with=CONSISTENCY),
     },
     "sample": {
-        **diffusion.FIELDS["sample"],
+        **unused(diffusion.FIELDS["sample"]),
         "num_steps": field(1, at_least=1),
-        "schedule": field("linear", "consistency: of the sampler's times", one_of=SCHEDULES),
+        "schedule": field(
+            "linear",
+            "consistency: of the sampler's times",
+            one_of=SCHEDULES,
+            only_with=(CONSISTENCY, other_than("sample.num_steps", 1)),
+        ),
     },
+    "eval": unused(diffusion.FIELDS["eval"]),
 }
 
 complete = denoisers.complete
@@ -84,6 +111,7 @@ def build(
     """Builds the mean flow, or the consistency training, of a config."""
     denoisers.check_shared(config, class_names)
     _check(config)
+    denoisers.check_attention(config, image_shape)
     objective = config.objective
     shared = {
         "network": make_network(config, class_names),
@@ -113,12 +141,6 @@ def _check(config: ConfigDict) -> None:
     """Raises a UserError for fields that do not go together."""
     name, process = OBJECTIVES[config.objective.name], config.process.name
     require(process == name, "process.name", process, f"'{name}'")
-    options = config.sample
-    scale = options.guidance
-    require(scale == 1, "sample.guidance", scale, "1: guidance takes many steps")
-    for key, neutral in {"task": "draw", "weaker": ""}.items():
-        value = options[key]
-        require(value == neutral, f"sample.{key}", value, f"{neutral!r} with a one-step model")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -15,8 +15,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments.diffusion.denoisers import DenoisingFamily
-from genjax.runner.family import completed
-from genjax.runner.fields import flatten, require
+from genjax.files import user_path
+from genjax.runner.config import FIELDS
+from genjax.runner.family import completed, find_family
+from genjax.runner.fields import flatten, forget_idle, merged, require
 from genjax.runner.restore import restored_run
 from genjax.runner.terminal import say
 from genjax.runner.workdir import trained_config
@@ -38,7 +40,7 @@ def _load_initial(config: ConfigDict, family: DenoisingFamily) -> Params:
     Raises:
       UserError: they are not there, or not those of the family's network.
     """
-    source = Path(config.init_from).expanduser()
+    source = user_path(config.init_from, "config.init_from")
     what = "a run's workdir or a file of weights"
     require(source.exists(), "init_from", config.init_from, what)
     shapes = jax.eval_shape(family.init, jax.random.key(0))[0]
@@ -88,7 +90,8 @@ def guide_loader(config: ConfigDict, num_classes: int) -> Callable[[], dict[str,
 
 
 def _load_guide(config: ConfigDict, num_classes: int) -> dict[str, Any]:
-    workdir, step = config.sample.weaker, config.sample.weaker_step
+    workdir = user_path(config.sample.weaker, "config.sample.weaker")
+    step = config.sample.weaker_step
     run, state, _ = restored_run(guide_config(config), workdir, step)
     same = run.family.num_classes == num_classes
     require(same, "sample.weaker", workdir, f"a run with {num_classes} classes")
@@ -97,8 +100,9 @@ def _load_guide(config: ConfigDict, num_classes: int) -> dict[str, Any]:
 
 def _config_of(workdir: Path | str, config: ConfigDict) -> ConfigDict:
     """Returns the config of another run, to restore its parameters and nothing else."""
-    other = trained_config(workdir, config)
+    other = trained_config(user_path(workdir, "the other run"), config)
     other.sample.update({"weaker": "", "guidance": 1.0, "task": "draw", "label": -1})
     other.eval.update({"num_samples": 0, "num_samples_in_loop": 0})
     other.checkpoint.best_metric = other.init_from = ""
-    return completed(other)
+    fields = merged(FIELDS, find_family(other.experiment).FIELDS)
+    return completed(forget_idle(other, fields, flatten(other)))

@@ -17,17 +17,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
+from PIL import Image
 
 from experiments.diffusion.denoisers import to_unit
 from genjax import plots, rng
-from genjax.data.images import read_image
+from genjax.data.images import BadImage, decoded, fit_image
 from genjax.data.picture import EMBEDDED
 from genjax.data.sources import find_source
 from genjax.data.transforms import symmetric
 from genjax.diffusion import editing, guidance, samplers
 from genjax.diffusion.process import Denoiser
+from genjax.errors import UserError
+from genjax.files import user_path
+from genjax.runner.datasets import describe
 from genjax.runner.evaluator import sampled_labels, sampler_batch_size
-from genjax.runner.fields import choose, field, require
+from genjax.runner.fields import choose, field, one_of, require
 from genjax.runner.figures import save_images
 from genjax.runner.provenance import provenance_of
 from genjax.runner.run import Run
@@ -54,7 +58,7 @@ Result = tuple[Arrays, UInt8[np.ndarray, "h w c"]]  # arrays, "images" among the
 RowFunction = Callable[[Denoiser, Key[Array, " b"], dict[str, Array]], dict[str, Array]]
 
 
-def check(options: ConfigDict) -> None:
+def check(options: ConfigDict, image_shape: Shape) -> None:
     """Raises a UserError for a task of config.sample that cannot be done."""
     walk = tuple(options.walk)
     require(len(walk) > 1, "sample.walk", walk, "at least two numbers of images")
@@ -62,6 +66,8 @@ def check(options: ConfigDict) -> None:
         invertible = options.sampler in ODE_SAMPLERS and options.eta == 0 and options.churn == 0
         what = f"one of {', '.join(ODE_SAMPLERS)}, without eta and churn, to invert"
         require(invertible, "sample.sampler", options.sampler, what)
+    if options.task == "inpaint":
+        _read_mask(options.mask, image_shape)
 
 
 def perform(
@@ -187,12 +193,13 @@ def _read_inputs(run: Run, index: Any) -> tuple[UInt8[np.ndarray, "n h w c"], np
         data, index = run.eval_data, np.asarray(index) % len(run.eval_data)
         batch = data.batch(index, index)
         return batch["image"], batch["label"], len(data)
-    path = Path(name).expanduser()
+    path = user_path(name.partition(":")[2] if ":" in name else name, "config.sample.input")
     if ":" not in name and name not in EMBEDDED:
         require(path.exists(), "sample.input", name, "a picture, a folder of them, or an .npz file")
         kind = "folder" if path.is_dir() else "npz" if path.suffix == ".npz" else "picture"
         name = f"{kind}:{path}"
     source = main_first(lambda: find_source(f"picture:{name}" if name in EMBEDDED else name, "all"))
+    describe(source)
     images, labels = source.read(np.asarray(index) % len(source), shape)
     classes = len(source.class_names) == len(run.train_data.class_names) > 0
     return images, labels if classes else np.full(len(index), -1, np.int32), len(source)
@@ -204,12 +211,35 @@ def _read_mask(name: str, shape: Shape) -> Bool[np.ndarray, "h w 1"]:
     if name in MASKS:
         y, x = (np.arange(height) + 0.5) / height, (np.arange(width) + 0.5) / width
         return MASKS[name](y[:, None], x[None, :])[..., None] & np.ones((height, width, 1), bool)
-    path = Path(name).expanduser()
+    path = user_path(name, "config.sample.mask")
     if not path.is_file():
         choose(MASKS, name, "sample.mask")
-    mask = read_image(path, (height, width, 1)) > 127
-    require(mask.any(), "sample.mask", name, "white where pixels are to be generated; it is black")
-    return mask
+    lightness = _read_lightness(path)
+    generated = fit_image(lightness, (height, width, 1)) > 127
+    for kept, color, other in ((generated, "white", "black"), (~generated, "black", "white")):
+        if kept.any():
+            continue
+        why = f"it is {other}"
+        if ((lightness > 127) == (color == "white")).any():
+            why = f"what is {color} lies outside of the middle that is cropped to {width}x{height}"
+        what = f"white where pixels are to be generated, black elsewhere; {why}"
+        require(False, "sample.mask", name, what)
+    return generated
+
+
+def _read_lightness(path: Path) -> UInt8[np.ndarray, "h w 1"]:
+    """Reads the lightness of a mask; what is transparent is black, as not to be generated."""
+
+    def on_black(image):
+        if image.has_transparency_data:
+            image = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
+        return np.asarray(image.convert("RGB").convert("L"))[..., None]
+
+    try:
+        return decoded(path, on_black)
+    except BadImage as error:
+        raise UserError(f"config.sample.mask: cannot read {error.path}: {error.reason}") from error
 
 
 # ---- Tasks ----
@@ -329,8 +359,27 @@ TASKS: dict[str, Callable[[Mapper], Result]] = {
 
 FIELDS = {
     "task": field("draw", "draw: new images", one_of=("draw", *TASKS)),
-    "input": field("", "a picture, a folder, an .npz file; empty: the evaluation split"),
-    "strength": field(0.6, "edit: the share of the sampler's steps", above=0, at_most=1),
-    "mask": field("lower", f"inpaint: {', '.join(MASKS)}, or a picture, white to generate"),
-    "walk": field((0, 1), "interpolate: numbers of the images to go through", at_least=0),
+    "input": field(
+        "",
+        "a picture, a folder, an .npz file; empty: the evaluation split",
+        only_with=one_of("sample.task", "edit", "inpaint", "invert", "interpolate"),
+    ),
+    "strength": field(
+        0.6,
+        "edit: the share of the sampler's steps",
+        above=0,
+        at_most=1,
+        only_with=one_of("sample.task", "edit"),
+    ),
+    "mask": field(
+        "lower",
+        f"inpaint: {', '.join(MASKS)}, or a picture, white to generate",
+        only_with=one_of("sample.task", "inpaint"),
+    ),
+    "walk": field(
+        (0, 1),
+        "interpolate: numbers of the images to go through",
+        at_least=0,
+        only_with=one_of("sample.task", "interpolate"),
+    ),
 }

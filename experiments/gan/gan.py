@@ -40,9 +40,10 @@ from genjax.models.r3gan import R3ganDiscriminator, R3ganGenerator
 from genjax.models.sngan import SnganDiscriminator, SnganGenerator
 from genjax.objectives.adversarial import LOSSES
 from genjax.rng import Rngs
+from genjax.runner.config import FIELDS as SHARED
 from genjax.runner.config import make_config
 from genjax.runner.family import Batch, Family
-from genjax.runner.fields import choose, field, require
+from genjax.runner.fields import choose, field, is_set, one_of, other_than, require
 from genjax.train.optimizers import make_optimizer, make_schedule
 from genjax.train.state import Ema, TrainState
 from genjax.train.step import split_batch
@@ -59,10 +60,16 @@ NETWORKS = {
     "r3gan": (R3ganGenerator, R3ganDiscriminator),
 }
 
+R3GAN = one_of("model.name", "r3gan")
+NORMALIZED = other_than("model.name", "r3gan")
+ADA = one_of("augment.name", "ada")
+
 FIELDS = {
     "optim": {
-        "lr": field(2e-4, "peak learning rate of the generator", at_least=0),
-        "b1": field(0.5, at_least=0, below=1),
+        "lr": dataclasses.replace(
+            SHARED["optim"]["lr"], default=2e-4, doc="peak learning rate of the generator"
+        ),
+        "b1": dataclasses.replace(SHARED["optim"]["b1"], default=0.5),
     },
     "data": {"pixels": field("symmetric", "no other: images in [-1, 1]", one_of=PIXELS)},
     "model": {
@@ -71,10 +78,16 @@ FIELDS = {
         "conditional": field(False, "give both networks the class"),
         "generator_features": field((256, 512, 1024), at_least=1, nonempty=True),
         "discriminator_features": field((512, 256), at_least=1, nonempty=True),
-        "norm_momentum": field(0.8, "of the generator's batch norm", at_least=0, below=1),
-        "blocks": field(2, "of each stage of r3gan", at_least=1),
-        "expansion": field(2, "channels inside a block of r3gan over those outside", at_least=1),
-        "group": field(16, "channels of each group of r3gan's convolutions", at_least=1),
+        "norm_momentum": field(
+            0.8, "of the generator's batch norm", at_least=0, below=1, only_with=NORMALIZED
+        ),
+        "blocks": field(2, "of each stage of r3gan", at_least=1, only_with=R3GAN),
+        "expansion": field(
+            2, "channels inside a block of r3gan over those outside", at_least=1, only_with=R3GAN
+        ),
+        "group": field(
+            16, "channels of each group of r3gan's convolutions", at_least=1, only_with=R3GAN
+        ),
     },
     "objective": {
         "loss": field("non_saturating", one_of=LOSSES),
@@ -85,18 +98,38 @@ FIELDS = {
         "r2": field(0.0, "gamma of R2, on generated images", at_least=0),
         "gradient_penalty": field(0.0, "lambda of WGAN-GP", at_least=0),
         "penalty_interval": field(
-            1, "these three in every k-th update, k times as large", at_least=1
+            1,
+            "these three in every k-th update, k times as large",
+            at_least=1,
+            only_with=is_set("objective.r1", "objective.r2", "objective.gradient_penalty"),
         ),
         "lecam": field(0.0, "weight of LeCam", at_least=0),
         "spectral_norm": field(False, "of the discriminator"),
     },
     "augment": {
         "name": field("none", one_of=POLICIES),
-        "policy": field((), "groups of operations; (): all", items=str),
-        "p": field(0.0, "the initial probability of ada", at_least=0, at_most=1),
-        "target": field(0.6, "of ada's feedback; 0: p stays as it is", at_least=0, below=1),
-        "interval": field(4, "updates of the discriminator between changes of p", at_least=1),
-        "speed_images": field(500_000, "real images in which p could go from 0 to 1", at_least=1),
+        "policy": field(
+            (),
+            "groups of operations; (): all",
+            items=str,
+            only_with=other_than("augment.name", "none"),
+        ),
+        "p": field(0.0, "the initial probability of ada", at_least=0, at_most=1, only_with=ADA),
+        "target": field(
+            0.6, "of ada's feedback; 0: p stays as it is", at_least=0, below=1, only_with=ADA
+        ),
+        "interval": field(
+            4,
+            "updates of the discriminator between changes of p",
+            at_least=1,
+            only_with=is_set("augment.target"),
+        ),
+        "speed_images": field(
+            500_000,
+            "real images in which p could go from 0 to 1",
+            at_least=1,
+            only_with=is_set("augment.target"),
+        ),
     },
     "eval": {
         "standing_samples": field(
@@ -104,6 +137,7 @@ FIELDS = {
             "generated images that the generator's batch statistics are computed from, with the "
             "parameters that are evaluated; 0: the running averages of training",
             at_least=0,
+            only_with=NORMALIZED,
         ),
     },
 }
@@ -189,10 +223,9 @@ def discriminator_optimizer(config: ConfigDict) -> optax.GradientTransformation:
     optim, objective = config.optim.to_dict(), config.objective
     del optim["accumulate_steps"]
     peak = objective.d_lr_ratio * optim.pop("lr")
-    schedule = make_schedule(
-        peak, optim.pop("schedule"), optim.pop("warmup_steps"), config.num_train_steps
-    )
-    every = objective.d_steps
+    every, warmup = objective.d_steps, optim.pop("warmup_steps")
+    schedule = make_schedule(peak, optim.pop("schedule"), warmup, config.num_train_steps)
+    optim["warmup_steps"] = warmup * every
     return make_optimizer(optim.pop("name"), lambda count: schedule(count // every), **optim)
 
 
@@ -211,9 +244,6 @@ def _check(config: ConfigDict, class_names: tuple[str, ...]) -> None:
     require(fits, "objective.label_smoothing", smoothing, f"0 {with_loss}")
     fits = objective.lecam == 0 or not loss.relativistic
     require(fits, "objective.lecam", objective.lecam, f"0 {with_loss}")
-    interval = objective.penalty_interval
-    fits = interval == 1 or objective.r1 or objective.r2 or objective.gradient_penalty
-    require(fits, "objective.penalty_interval", interval, "1 without r1, r2, gradient_penalty")
     accumulate = config.optim.accumulate_steps
     require(accumulate == 1, "optim.accumulate_steps", accumulate, "1 with config.experiment=gan")
     parts = objective.d_steps * (config.num_devices or jax.device_count())
@@ -221,6 +251,8 @@ def _check(config: ConfigDict, class_names: tuple[str, ...]) -> None:
     require(config.batch_size % parts == 0, "batch_size", config.batch_size, what)
     for name in augment.policy:
         choose(POLICIES[augment.name], name, "augment.policy")
+    never = augment.name == "ada" and augment.p == augment.target == 0
+    require(not never, "augment.p", augment.p, "above 0 with augment.target=0, which keeps it")
     fits = augment.name != "ada" or augment.target == 0 or loss.signed
     what = f"0 {with_loss}: the sign of its logits does not tell real from generated images"
     require(fits, "augment.target", augment.target, what)
@@ -291,6 +323,10 @@ class Gan(Family):
     @property
     def sample_takes_labels(self) -> bool:
         return self.num_classes > 0
+
+    @property
+    def updates_per_step(self) -> tuple[tuple[str, int], ...]:
+        return (("generator", 1), ("discriminator", self.d_steps))
 
     # ---- Networks ----
 
@@ -494,7 +530,7 @@ class Gan(Family):
                 "discriminator": discriminator.opt_state,
             },
             ema_params=(
-                ema.update(state.ema_params, self.averaged(params), state.step)
+                ema.update(state.ema_params, self.averaged(params), state.updates)
                 if ema.enabled
                 else {}
             ),

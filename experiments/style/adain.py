@@ -20,8 +20,14 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments.style.frozen_vgg import FrozenVgg, from_host, load_frozen_vgg
-from experiments.style.stylize import MAY_DIFFER, STYLIZE_FIELDS, Stylization, load_decoder_of
+from experiments.style.frozen_vgg import FrozenVgg, check_pool, from_host, load_frozen_vgg
+from experiments.style.stylize import (
+    MAY_DIFFER,
+    STYLIZE_FIELDS,
+    Stylization,
+    check_pixels,
+    load_decoder_of,
+)
 from genjax import files, plots
 from genjax.data.dataset import load_dataset
 from genjax.data.sources import find_source
@@ -30,8 +36,9 @@ from genjax.devices import previous_over_devices
 from genjax.models.stylizers import Decoder
 from genjax.models.vgg import reach
 from genjax.runner.config import check_config, make_config
+from genjax.runner.datasets import describe
 from genjax.runner.family import Family
-from genjax.runner.fields import field, merged, require
+from genjax.runner.fields import field, is_set, merged, require
 from genjax.runner.restore import restored_run
 from genjax.runner.terminal import say
 from genjax.style.features import adain, mean_std, mixture
@@ -48,7 +55,9 @@ FIELDS = merged(
     {
         "decoder": field("", '"": train one; or a file of a trained one'),
         "style_data": field("", 'folder:/path of style pictures; "": images of the batch'),
-        "num_styles": field(256, "style pictures kept in memory", at_least=1),
+        "num_styles": field(
+            256, "style pictures kept in memory", at_least=1, only_with=is_set("style_data")
+        ),
         "model": {
             "padding": dataclasses.replace(STYLIZE_FIELDS["model"]["padding"], default="reflect"),
             "layer": field("relu4_1", "that the decoder inverts", one_of=LAYERS),
@@ -81,6 +90,7 @@ def build(config: ConfigDict, image_shape: Shape, class_names: tuple[str, ...] =
     fits = image_shape[2] == 3 and all(n % stride == 0 and n >= 2 * stride for n in image_shape[:2])
     what = f"(H, W, 3), H and W multiples of {stride} and at least {2 * stride}"
     require(fits, "data.image_shape", tuple(image_shape), what)
+    check_pixels(config)
     enough = config.style_data or config.batch_size >= 2
     require(enough, "batch_size", config.batch_size, "at least 2 without config.style_data")
     family = make_family(config)
@@ -94,6 +104,7 @@ def make_family(config: ConfigDict) -> "Adain":
     """Returns encoder and decoder of a config, without the style pictures of training."""
     stylization = Stylization.of(config)
     encoder = load_frozen_vgg(config, LAYERS[: LAYERS.index(config.model.layer) + 1])
+    check_pool(config, [config.model.layer])
     return Adain(
         encoder=encoder,
         decoder=Decoder(config.model.layer, encoder.widths, jnp.dtype(config.compute_dtype)),
@@ -107,6 +118,7 @@ def _style_images(
 ) -> tuple[UInt8[np.ndarray, "n h w c"], str]:
     """Returns pictures of config.style_data, and their description."""
     source = find_source(config.style_data, "all")
+    describe(source)
     data = main_first(lambda: load_dataset(source, image_shape, bad_images=config.data.bad_images))
     # Spread over the folder, in which neighbours may be alike.
     index = np.linspace(0, len(data) - 1, min(config.num_styles, len(data))).astype(int)

@@ -16,14 +16,14 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments.style.frozen_vgg import FrozenVgg, load_frozen_vgg
-from experiments.style.stylize import MAY_DIFFER, STYLIZE_FIELDS, Stylization
+from experiments.style.frozen_vgg import FrozenVgg, check_pool, load_frozen_vgg
+from experiments.style.stylize import MAY_DIFFER, STYLIZE_FIELDS, Stylization, check_pixels
 from genjax import plots
 from genjax.models.stylizers import TransformNet
 from genjax.objectives.style import STYLE_LOSSES, total_variation
 from genjax.runner.config import make_config
 from genjax.runner.family import Family
-from genjax.runner.fields import field, merged, require
+from genjax.runner.fields import field, is_set, merged, require
 from genjax.runner.restore import restored_run
 from genjax.train.parallel import in_main
 from genjax.typing import AnyArray, Array, Float, ModelState, Params, Shape
@@ -43,7 +43,7 @@ FIELDS = merged(
         },
         "objective": {
             "style": field("gram", one_of=[k for k, v in STYLE_LOSSES.items() if v.additive]),
-            "content_weight": field(1.0, at_least=0),
+            "content_weight": field(1.0, at_least=0, only_with=is_set("model.content_layers")),
             "style_weight": field(5.0, at_least=0),
             "tv_weight": field(0.5, "of the total variation", at_least=0),
         },
@@ -79,6 +79,7 @@ def build(
     model, objective = config.model, config.objective
     layers = tuple(dict.fromkeys((*model.content_layers, *model.style_layers)))
     vgg = load_frozen_vgg(config, layers)
+    check_pool(config, layers)
     stylization = Stylization.of(config)
     _, styles = stylization.read(layers, vgg.network.depth)
     dtype = jnp.dtype(config.compute_dtype)
@@ -98,6 +99,7 @@ def build(
 
 def _check(config: ConfigDict, image_shape: Shape) -> None:
     """Raises a UserError for fields without a use here, or images that do not fit."""
+    check_pixels(config)
     require(not config.more_styles, "more_styles", config.more_styles, "empty: it learns one style")
     require(config.strength == 1, "strength", config.strength, "1: it is learnt")
     fits = image_shape[2] == 3 and all(n % STRIDE == 0 for n in image_shape[:2])

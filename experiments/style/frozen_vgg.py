@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from genjax.errors import UserError
 from genjax.models import vgg
 from genjax.models.vgg import VARIANTS, VGG
-from genjax.runner.fields import field, require
+from genjax.runner.fields import field, one_of, require
 from genjax.typing import AnyArray, Array, Float, Key, Params
 from genjax.weights.vgg import load_vgg
 
@@ -20,7 +20,12 @@ PUBLISHED_VARIANTS = ("keras", "torchvision")
 VGG_FIELDS = {
     "weights": field("", '"": the published ones of model.variant; "random"; or a file'),
     "model": {
-        "variant": field("keras", "of the published weights", one_of=PUBLISHED_VARIANTS),
+        "variant": field(
+            "keras",
+            "of the published weights",
+            one_of=PUBLISHED_VARIANTS,
+            only_with=one_of("weights", "", "random"),
+        ),
         "depth": field(19, "VGG-16 or VGG-19", at_least=min(vgg.BLOCKS), at_most=max(vgg.BLOCKS)),
         "pool": field("max", one_of=vgg.POOLS),
         "padding": field("", '"": that of the weights', one_of=("", *vgg.PADDINGS)),
@@ -100,6 +105,14 @@ def from_host(tree: Params) -> Params:
     """
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)
     return jax.pure_callback(lambda: tree, shapes)
+
+
+def check_pool(config: ConfigDict, layers: Iterable[str]) -> None:
+    """Raises a UserError for a kind of pooling that none of `layers` comes after."""
+    model, default = config.model, VGG_FIELDS["model"]["pool"].default
+    kinds = [kind for kind, *_ in vgg.path_to(layers, max(vgg.BLOCKS))]
+    what = f"{default!r}: no pooling comes before the requested layers"
+    require("pool" in kinds or model.pool == default, "model.pool", model.pool, what)
 
 
 def check_depth(depth: int) -> None:

@@ -12,7 +12,7 @@ from genjax.data.picture import picture_path
 from genjax.errors import UserError
 from genjax.models import vgg
 from genjax.plots import check_finite
-from genjax.runner.fields import field, require
+from genjax.runner.fields import field, is_set, require
 from genjax.runner.terminal import say
 from genjax.style import pictures
 from genjax.style.color import COLORS, keep_color
@@ -22,7 +22,13 @@ PAIR_FIELDS = {
     "content": field("china", "a path, or one of genjax.data.picture.EMBEDDED"),
     "style": field("flower", "the same"),
     "more_styles": field((), "further style pictures, blended", items=str),
-    "style_shares": field((), "of all styles; (): equal", items=float, at_least=0),
+    "style_shares": field(
+        (),
+        "of all styles; (): equal",
+        items=float,
+        at_least=0,
+        only_with=is_set("more_styles"),
+    ),
     "color": field(
         "style", "of the result: of the style, or of the content in two ways", one_of=COLORS
     ),

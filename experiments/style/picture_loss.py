@@ -22,9 +22,12 @@ import numpy as np
 
 from experiments.style.frozen_vgg import FrozenVgg
 from genjax.models.layers import average_pool_2x2
+from genjax.models.vgg import reach
+from genjax.numerics import nonzero
 from genjax.objectives.style import (
     STYLE_LOSSES,
     StyleLoss,
+    positions,
     self_similarity_distance,
     some_positions,
     total_variation,
@@ -55,7 +58,7 @@ class PictureLoss:
       layer_weights: of the style layers, in any scale; () for equal.
       style_shares: of the styles; they sum to 1.
       masks: where each region of the picture is, with its own targets; None for one region, the
-        full picture.
+        full picture. A region that pooling removes counts as nothing at the deeper layers.
       tiles: windows that are worked through one after another; None for the picture at once.
     """
 
@@ -158,8 +161,7 @@ class PictureLoss:
         for picture, own_masks in zip(styles, masks, strict=True):
             found = self._activations(params, jnp.asarray(picture)[None])
             sums = self._style_sums(found, _region_weights(found, own_masks))
-            per_position = lambda s: {k: v / s.get("n", 1.0) for k, v in s.items()}
-            each.append({n: [per_position(s) for s in regions] for n, regions in sums.items()})
+            each.append({n: [_per_position(s) for s in regions] for n, regions in sums.items()})
         mean = jax.tree.map(
             lambda *x: sum(w * v for w, v in zip(self.style_shares, x, strict=True)), *each
         )
@@ -180,9 +182,18 @@ class PictureLoss:
         total = 0.0
         for share, name in zip(self.layer_shares, self.style_layers, strict=True):
             target, scale = targets["style"][name], targets["style_scale"][name]
-            triples = zip(sums[name], target, scale, strict=True)
-            each = [self.style_loss.distance(s, t) / by for s, t, by in triples]
-            total += share * sum(each) / len(each)
+            if self.masks is None:
+                target = [{**t, "full": True} for t in target]
+            triples = list(zip(sums[name], target, scale, strict=True))
+            # A style without activations, such as a black picture, is compared as it is.
+            each = [self.style_loss.distance(s, t) / nonzero(by) for s, t, by in triples]
+            if self.masks is None or not self.style_loss.additive:
+                total += share * sum(each) / len(each)
+                continue
+            # A region that pooling removed from the picture or from a style counts as nothing.
+            there = [(s["n"] > 0) & (t["n"] > 0) for s, t, _ in triples]
+            present = sum(jnp.where(here, d, 0) for here, d in zip(there, each, strict=True))
+            total += share * present / jnp.maximum(sum(h.astype(jnp.float32) for h in there), 1)
         return total
 
     # ---- Content ----
@@ -193,7 +204,7 @@ class PictureLoss:
     def _content_term(self, x, target):
         if self.content == "self_similarity":
             return self_similarity_distance(self._content_of(x), target)
-        scale = jnp.mean(target**2) if self.relative else 1.0
+        scale = nonzero(jnp.mean(target**2)) if self.relative else 1.0
         return jnp.mean((x - target) ** 2) / scale
 
     # ---- Both ----
@@ -226,9 +237,31 @@ class PictureLoss:
         masks = [] if self.masks is None else [self.masks]
         sums = sum_over_tiles(self.tiles, sums_of, image, content, *masks)
         scale = "scale" if self.relative else "n"
-        each = [s["squares"] / s[scale] for s in sums["content"].values()]
+        each = [s["squares"] / nonzero(s[scale]) for s in sums["content"].values()]
         content = sum(each) / max(len(each), 1)
         return {"style": self._style_term(sums["style"], targets), "content": content}
+
+
+def present_regions(
+    masks: Float[AnyArray, "r h w 1"], layers: Sequence[str], depth: int
+) -> dict[str, list[bool]]:
+    """Tells for each layer of VGG-`depth` which regions are left of masks pooled to its size."""
+    found = {}
+    for name in layers:
+        stride, _ = reach([name], depth)
+        pooled = np.asarray(masks, np.float32)[..., 0]
+        rows = pooled.shape[1] // stride
+        while pooled.shape[1] >= 2 * rows:
+            count, height, width = pooled.shape
+            even = pooled[:, : height // 2 * 2, : width // 2 * 2]
+            pooled = even.reshape(count, height // 2, 2, width // 2, 2).mean((2, 4))
+        found[name] = [bool(region.sum() > 0) for region in pooled]
+    return found
+
+
+def _per_position(sums: dict[str, Any]) -> dict[str, Any]:
+    """Returns sums divided by the number of positions; "n" is then 1, or 0 of an empty region."""
+    return {name: x / positions(sums) for name, x in sums.items()}
 
 
 def _region_weights(

@@ -14,7 +14,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from genjax import files
-from genjax.runner.fields import field, require
+from genjax.runner.config import FIELDS as SHARED
+from genjax.runner.fields import field, is_set, require
 from genjax.runner.restore import saved_state
 from genjax.runner.terminal import say
 from genjax.typing import Params, Shape
@@ -25,7 +26,7 @@ SIZE_FIELDS = {
     ),
     "size_steps": field((), "steps at each; (): num_train_steps", items=int, at_least=1),
     "size_index": field(0, "which of the sizes this run is", at_least=0),
-    "init_from": field("", "the workdir of the size before"),
+    "init_from": field("", "the workdir of the size before", only_with=is_set("size_index")),
 }
 
 
@@ -36,6 +37,24 @@ def check_sizes(config: ConfigDict) -> None:
     fits = not steps or len(steps) == len(sizes)
     require(fits, "size_steps", steps, f"empty, or {len(sizes)} numbers of at least 1")
     require(index < len(sizes), "size_index", index, f"less than {len(sizes)}, as many as sizes")
+
+
+def check_picture(config: ConfigDict) -> None:
+    """Raises a UserError for other data than the content picture, which is the only one."""
+    name, content = config.data.name, f"picture:{config.content}"
+    fits = name in ("", SHARED["data"]["name"].default, content)
+    require(
+        fits, "data.name", name, f"empty: the picture is that of config.content={config.content}"
+    )
+
+
+def check_full_run(config: ConfigDict) -> None:
+    """Raises a UserError for fields that the full run of several sizes sets itself."""
+    single = len(config.sizes) == 1
+    fits = single or config.size_index == 0
+    require(fits, "size_index", config.size_index, "0: every size is trained in turn")
+    fits = single or not config.init_from
+    require(fits, "init_from", config.init_from, "empty: each size starts from the one before")
 
 
 def config_of_size(config: ConfigDict, index: int, init_from: str | Path = "") -> ConfigDict:

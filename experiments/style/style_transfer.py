@@ -20,13 +20,16 @@ from experiments.style.frozen_vgg import (
     VGG_FIELDS,
     check_depth,
     check_layers,
+    check_pool,
     from_host,
     load_frozen_vgg,
 )
 from experiments.style.pair import PAIR_FIELDS, Pair, pair_settings, scaled_size, style_shares
-from experiments.style.picture_loss import CONTENT_LOSSES, PictureLoss
+from experiments.style.picture_loss import CONTENT_LOSSES, PictureLoss, present_regions
 from experiments.style.sizes import (
     SIZE_FIELDS,
+    check_full_run,
+    check_picture,
     check_sizes,
     config_of_size,
     copy_result,
@@ -35,11 +38,23 @@ from experiments.style.sizes import (
 )
 from genjax import plots
 from genjax.data.transforms import unit
+from genjax.errors import UserError
 from genjax.models import vgg
 from genjax.objectives.style import STYLE_LOSSES
+from genjax.runner.config import FIELDS as SHARED
 from genjax.runner.config import make_config
 from genjax.runner.family import Family
-from genjax.runner.fields import check_fields, field, merged, require
+from genjax.runner.fields import (
+    check_fields,
+    check_idle,
+    field,
+    is_set,
+    merged,
+    one_of,
+    require,
+    starts_with,
+    unused,
+)
 from genjax.runner.terminal import say
 from genjax.style import pictures
 from genjax.style.color import match_color
@@ -56,15 +71,33 @@ STARTS = {
     "blend": lambda start: start.noise,
 }
 
+CONTENT = is_set("model.content_layers")
+
+# The data are the content picture.
+_IGNORED = [key for key in SHARED["data"] if key not in ("name", "image_shape")]
+
 FIELDS = merged(
     PAIR_FIELDS,
     VGG_FIELDS,
     SIZE_FIELDS,
     {
+        "num_train_steps": dataclasses.replace(
+            SHARED["num_train_steps"],
+            # In a finished config it is the number of its own size.
+            only_with=(one_of("size_steps", ()) | starts_with("data.name", "picture:"),),
+        ),
+        "data": unused(SHARED["data"], *_IGNORED),
+        "sample": unused(SHARED["sample"]),
         "style_scale": field(1.0, "the style's longer side over the content's", above=0),
         "start": {
             "from": field("content", one_of=STARTS),
-            "noise": field(0.5, "share of noise in blend", at_least=0, at_most=1),
+            "noise": field(
+                0.5,
+                "share of noise in blend",
+                at_least=0,
+                at_most=1,
+                only_with=one_of("start.from", "blend"),
+            ),
         },
         "guides": {
             "content": field((), "masks, light where a region is", items=str),
@@ -77,9 +110,9 @@ FIELDS = merged(
             "style_layer_weights": field((), "(): equal", items=float, at_least=0),
         },
         "objective": {
-            "content": field("squares", one_of=CONTENT_LOSSES),
+            "content": field("squares", one_of=CONTENT_LOSSES, only_with=CONTENT),
             "style": field("gram", one_of=STYLE_LOSSES),
-            "content_weight": field(1e4, at_least=0),
+            "content_weight": field(1e4, at_least=0, only_with=CONTENT),
             "style_weight": field(1e-2, at_least=0),
             "tv_weight": field(0.0, "of the total variation", at_least=0),
             "relative": field(False, "each term over its value for a picture without features"),
@@ -94,7 +127,7 @@ def default_config() -> ConfigDict:
     config = make_config("style_transfer", FIELDS)
     config.num_devices = config.batch_size = 1  # one picture
     config.update(eval_every_steps=0, sample_every_steps=100, checkpoint_every_steps=200)
-    config.eval.batch_size = config.sample.batch_size = config.sample.num = 1
+    config.eval.batch_size = 1
     return config
 
 
@@ -107,8 +140,6 @@ def smoke(config: ConfigDict) -> dict[str, Any]:
         "num_train_steps": 8 if one_size else 4,
         "eval_every_steps": 0,
         "eval.batch_size": 1,
-        "sample.batch_size": 1,
-        "sample.num": 1,
         "weights": "random",
         "sizes": (48,) if one_size else (40, 48),
         "size_steps": (),
@@ -125,9 +156,15 @@ def complete(config: ConfigDict) -> ConfigDict:
       UserError: fields that are not allowed, or a picture that cannot be used.
     """
     config = config.copy_and_resolve_references()
-    check_fields(config, FIELDS)
+    check_fields(config, merged(SHARED, FIELDS))
+    check_idle(config, merged(SHARED, FIELDS))
     check_sizes(config)
+    check_picture(config)
     size = _scaled_size(config, config.content, "content", config.sizes[config.size_index])
+    shape, default = tuple(config.data.image_shape), SHARED["data"]["image_shape"].default
+    fits = shape == default or config.data.name.startswith("picture:")  # finished already
+    what = f"{default}: the picture's shape follows from config.sizes"
+    require(fits, "data.image_shape", shape, what)
     config.data.name = f"picture:{config.content}"
     config.data.image_shape = (size.height, size.width, 3)
     if config.size_steps:
@@ -141,12 +178,15 @@ def build(
     """Builds the optimisation of a finished config: one picture at one size."""
     _check(config)
     layers = _layers(config)
+    check_pool(config, layers)
     network = load_frozen_vgg(config, layers)
     coarser = None
     if config.init_from:
         before = complete(config_of_size(config, config.size_index - 1))
         coarser = enlarged_state(before, config.init_from, image_shape)
     styles, style_masks = _read_styles(config, image_shape)
+    masks = _read_masks(config, "content", pictures.Size(*image_shape[:2]))
+    _check_regions(config, masks, style_masks)
     tiles = None
     if config.tile:
         reach = vgg.reach(layers, network.network.depth)
@@ -166,7 +206,7 @@ def build(
             relative=objective.relative,
             layer_weights=config.model.style_layer_weights,
             style_shares=style_shares(config),
-            masks=_read_masks(config, "content", pictures.Size(*image_shape[:2])),
+            masks=masks,
             tiles=tiles,
         ),
         styles=styles,
@@ -243,6 +283,51 @@ def _read_masks(
     return jnp.asarray(np.stack(masks)) if masks else None
 
 
+def _check_regions(
+    config: ConfigDict,
+    masks: Float[Array, "r h w 1"] | None,
+    style_masks: Sequence[Float[Array, "r _ _ 1"] | None],
+) -> None:
+    """Says which regions of config.guides are too thin for which layers.
+
+    Raises:
+      UserError: a region is too thin for all layers, or a layer is too coarse for all regions.
+    """
+    if masks is None:
+        return
+    layers, depth, guides = config.model.style_layers, config.model.depth, config.guides
+    content = present_regions(masks, layers, depth)
+    styles = [present_regions(own, layers, depth) for own in style_masks]
+    places = [("the picture", guides.content, content)]
+    places += [(f"style {i}", guides.style, found) for i, found in enumerate(styles, 1)]
+    for name in layers:
+        gone = [
+            f"{mask} in {what}"
+            for what, files, found in places
+            for mask, here in zip(files, found[name], strict=True)
+            if not here
+        ]
+        if gone:
+            say(
+                f"config.guides: pooling leaves nothing of these regions at {name}, where they "
+                f"count as nothing: {', '.join(gone)}"
+            )
+    shown = [found for found, share in zip(styles, style_shares(config), strict=True) if share]
+    used = np.array([np.any([s[n] for s in shown], axis=0) & content[n] for n in layers])
+    wider = "make it wider, or choose config.model.style_layers nearer to the pixels"
+    for mask, layers_of in zip(guides.content, used.T, strict=True):
+        if not layers_of.any():
+            raise UserError(
+                f"config.guides.content: pooling leaves nothing of the region {mask}, or of its "
+                f"counterparts, at any of {', '.join(layers)}; {wider}"
+            )
+    for name, regions in zip(layers, used, strict=True):
+        if not regions.any():
+            raise UserError(
+                f"config.guides: pooling leaves nothing of any region at {name}; {wider}"
+            )
+
+
 def train(
     config: ConfigDict,
     workdir: Path,
@@ -250,6 +335,7 @@ def train(
     train_one: Callable[[ConfigDict, Path, dict[str, str]], dict[str, Any]],
 ) -> dict[str, Any]:
     """Trains a run for each size; the result of the last is the result."""
+    check_full_run(config)
     if len(config.sizes) == 1:
         return train_one(complete(config), workdir, source)
     for index in range(len(config.sizes)):
@@ -363,7 +449,7 @@ class LineSearchTransfer(StyleTransfer):
             grads, state.opt_state, state.params, value=value, grad=grads, value_fn=value_fn
         )
         params = optax.apply_updates(state.params, updates)
-        ema_params = ema.update(state.ema_params, params, state.step) if ema.enabled else {}
+        ema_params = ema.update(state.ema_params, params, state.updates) if ema.enabled else {}
         new_state = state.replace(
             step=state.step + 1, params=params, opt_state=opt_state, ema_params=ema_params
         )

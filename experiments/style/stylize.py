@@ -14,8 +14,10 @@ from ml_collections import ConfigDict
 from experiments.style.frozen_vgg import VGG_FIELDS
 from experiments.style.pair import PAIR_FIELDS, Pair, pair_settings, scaled_size, style_shares
 from genjax.errors import UserError
+from genjax.files import user_path
 from genjax.models.stylizers import Decoder
-from genjax.runner.fields import field, merged
+from genjax.runner.config import FIELDS as SHARED
+from genjax.runner.fields import field, merged, require, unused
 from genjax.runner.terminal import say
 from genjax.style import pictures
 from genjax.style.color import match_color
@@ -26,6 +28,7 @@ STYLIZE_FIELDS = merged(
     PAIR_FIELDS,
     VGG_FIELDS,
     {
+        "sample": unused(SHARED["sample"]),  # --mode=sample draws the one picture
         "strength": field(1.0, "of the style; 0: the content's own", at_least=0, at_most=1),
         "size": field(512, "longer side of the result; 0: the content's own", at_least=0),
         "style_size": field(512, "longer side of the styles; 0: their own", at_least=0),
@@ -35,6 +38,12 @@ STYLIZE_FIELDS = merged(
 # What may differ from the config of a trained stylizer when it draws other pictures.
 MAY_DIFFER = ("eval.", "content", "style", "more_styles", "style_shares", "strength", "size")
 MAY_DIFFER += ("color", "style_size", "output.")
+
+
+def check_pixels(config: ConfigDict) -> None:
+    """Raises a UserError for pixels that are not those of pictures."""
+    pixels = config.data.pixels
+    require(pixels == "unit", "data.pixels", pixels, "unit: pictures are in [0, 1]")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,7 +150,7 @@ def load_decoder_of(path: str, decoder: Decoder) -> tuple[Params, str]:
     Raises:
       UserError: the file cannot be read, or its decoder belongs to another encoder.
     """
-    layers, sha256 = load_decoder(path)
+    layers, sha256 = load_decoder(user_path(path, "the decoder"))
     name = decoder.layer.replace("relu", "conv")
     channels = decoder.widths[int(name[4]) - 1]
     if layers[0][0] != name or layers[0][1].shape[2] != channels:

@@ -21,18 +21,29 @@ from genjax.data.transforms import clip_to_unit
 from genjax.errors import UserError
 from genjax.models.stylizers import Decoder
 from genjax.models.vgg import reach
+from genjax.runner.config import FIELDS as SHARED
 from genjax.runner.config import check_config, make_config
-from genjax.runner.fields import field, merged
+from genjax.runner.fields import field, merged, one_of, other_than, unused
 from genjax.runner.terminal import say
 from genjax.style.features import mixture, whiten_and_color
 from genjax.train.parallel import in_main
 from genjax.typing import Array, Float, Params, Shape
 
+# There is nothing to train: a seed for random weights, devices and the type that they compute in.
+_USED = ("experiment", "seed", "num_seeds", "parallel", "num_devices", "compute_dtype")
+_USED += ("requeue_exit_code",)
+
 FIELDS = merged(
+    unused(SHARED, *(key for key in SHARED if key not in _USED)),
     STYLIZE_FIELDS,
     {
+        "seed": dataclasses.replace(SHARED["seed"], only_with=(one_of("weights", "random"),)),
         "weights": field("encoder{}.npz", 'files, {} stands for the level; or "random"'),
-        "decoder": field("decoder{}.npz", "files, {} stands for the level"),
+        "decoder": field(
+            "decoder{}.npz",
+            "files, {} stands for the level",
+            only_with=other_than("weights", "random"),
+        ),
         "levels": field(
             (5, 4, 3, 2, 1), "blocks of VGG, in their order", at_least=1, at_most=5, nonempty=True
         ),

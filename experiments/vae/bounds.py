@@ -5,12 +5,22 @@ from ml_collections import ConfigDict
 from genjax.metrics.likelihood import bits_per_dim_of_density, bits_per_dim_of_mass
 from genjax.objectives.elbo import KL_SCHEDULES
 from genjax.objectives.likelihoods import LIKELIHOODS, Likelihood
-from genjax.runner.fields import field, require
+from genjax.runner.fields import field, is_set, other_than, require
 
 KL_FIELDS = {
     "beta": field(1.0, "weight of the KL", at_least=0),
-    "kl_schedule": field("constant", "of that weight, over kl_steps", one_of=KL_SCHEDULES),
-    "kl_steps": field(0, "steps to full weight (linear), or of a cycle (cyclic)", at_least=0),
+    "kl_schedule": field(
+        "constant",
+        "of that weight, over kl_steps",
+        one_of=KL_SCHEDULES,
+        only_with=is_set("objective.beta"),
+    ),
+    "kl_steps": field(
+        0,
+        "steps to full weight (linear), or of a cycle (cyclic)",
+        at_least=0,
+        only_with=other_than("objective.kl_schedule", "constant"),
+    ),
 }
 EVALUATION_FIELDS = {
     "importance_samples": field(
@@ -35,7 +45,8 @@ def find_likelihood(config: ConfigDict) -> Likelihood:
     """
     name, pixels = config.objective.likelihood, config.data.pixels
     likelihood = LIKELIHOODS[name]
-    require(pixels != "symmetric", "data.pixels", pixels, "a kind of pixels in [0, 1]")
+    in_unit = pixels not in ("symmetric", "integers")
+    require(in_unit, "data.pixels", pixels, "a kind of pixels in [0, 1]")
     fits = likelihood.over != "levels" or pixels == "unit"
     require(fits, "data.pixels", pixels, f"unit with config.objective.likelihood={name}")
     return likelihood

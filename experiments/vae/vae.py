@@ -40,7 +40,7 @@ from genjax.objectives.likelihoods import LIKELIHOODS, Likelihood
 from genjax.rng import Rngs
 from genjax.runner.config import make_config
 from genjax.runner.family import Batch, Family
-from genjax.runner.fields import field, require
+from genjax.runner.fields import field, is_set, one_of, require
 from genjax.typing import AnyArray, Array, Float, Int, Key, ModelState, Params, Shape
 
 NUM_RECONSTRUCTIONS = 10
@@ -65,25 +65,49 @@ FIELDS = {
         "latent_dim": field(2, at_least=1),
         "encoder_features": field((32, 64), at_least=1),
         "decoder_features": field((64, 32), at_least=1),
-        "encoder_hidden": field(16, "width of the dense layer of conv", at_least=1),
-        "blocks": field(2, "of each stage of resnet", at_least=1),
-        "activation": field("relu", "of mlp", one_of=ACTIVATIONS),
+        "encoder_hidden": field(
+            16,
+            "width of the dense layer of conv",
+            at_least=1,
+            only_with=one_of("model.name", "conv"),
+        ),
+        "blocks": field(
+            2, "of each stage of resnet", at_least=1, only_with=one_of("model.name", "resnet")
+        ),
+        "activation": field(
+            "relu", "of mlp", one_of=ACTIVATIONS, only_with=one_of("model.name", "mlp")
+        ),
         "class_conditional": field(False, "give every network the class"),
     },
     "prior": {
         "name": field("standard_normal", one_of=PRIORS),
-        "components": field(500, "of mixture and vamp", at_least=1),
+        "components": field(
+            500,
+            "of mixture and vamp",
+            at_least=1,
+            only_with=one_of("prior.name", "mixture", "vamp"),
+        ),
     },
     "objective": {
         "name": field("elbo", one_of=("elbo", "iwae")),
         "num_samples": field(1, "z drawn for each image; the k of IWAE", at_least=1),
         "likelihood": field("bernoulli", one_of=LIKELIHOODS),
-        "free_bits": field(0.0, "nats of each latent that cost nothing", at_least=0),
+        "free_bits": field(
+            0.0,
+            "nats of each latent that cost nothing",
+            at_least=0,
+            only_with=is_set("objective.beta"),
+        ),
         **KL_FIELDS,
     },
     "eval": {
         **EVALUATION_FIELDS,
-        "importance_chunk": field(50, "importance samples drawn at a time", at_least=1),
+        "importance_chunk": field(
+            50,
+            "importance samples drawn at a time; the last ones may be fewer",
+            at_least=1,
+            only_with=is_set("eval.importance_samples"),
+        ),
     },
     "sample": {"temperature": field(1.0, "of the prior", at_least=0)},
 }
@@ -105,7 +129,7 @@ def smoke(config: ConfigDict) -> dict[str, Any]:
         "model.encoder_hidden": 8,
         "objective.num_samples": few,
         "eval.importance_samples": importance,
-        "eval.importance_chunk": 2 if importance else config.eval.importance_chunk,
+        "eval.importance_chunk": 2,
     }
 
 
@@ -149,6 +173,8 @@ def _check(config: ConfigDict, class_names: tuple[str, ...]) -> None:
         True,
         f"False: config.data.name='{config.data.name}' has no classes",
     )
+    widths, least = model.decoder_features, "of at least one element, the first decoded width"
+    require(widths or model.name == "mlp", "model.decoder_features", widths, least)
     vamp = prior.name == "vamp" and model.class_conditional
     require(not vamp, "prior.name", "vamp", "another with config.model.class_conditional=True")
     check_kl(objective)
@@ -159,9 +185,6 @@ def _check(config: ConfigDict, class_names: tuple[str, ...]) -> None:
         for key, neutral in {"beta": 1.0, "kl_schedule": "constant", "free_bits": 0.0}.items():
             value = objective[key]
             require(value == neutral, f"objective.{key}", value, f"{neutral} with iwae")
-    samples, chunk = config.eval.importance_samples, config.eval.importance_chunk
-    what = f"a divisor of eval.importance_samples={samples}"
-    require(samples % chunk == 0, "eval.importance_chunk", chunk, what)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -346,9 +369,9 @@ class Vae(Family):
         x, y, k = batch["image"], self.one_hot(batch["label"]), self.importance_samples
         posterior = self.encode(params, model_state, x, y)
 
-        def add_chunk(total, first):
+        def add_chunk(total, first, size):
             # Keyed by its number: z_i of an image is the same whatever the chunks.
-            numbers = first + jnp.arange(self.importance_chunk)
+            numbers = first + jnp.arange(size)
             numbered = lambda i: jax.vmap(jax.random.fold_in, (0, None))(keys, i)
             noise = jax.vmap(lambda i: rng.normal(numbered(i), (self.latent_dim,)), 0, 1)(numbers)
             z = reparameterize(posterior, noise)
@@ -356,8 +379,12 @@ class Vae(Family):
             log_ratio = log_posterior(posterior, z) - self.log_prior(params, model_state, z)
             return jnp.logaddexp(total, jax.nn.logsumexp(log_px - log_ratio, axis=1)), None
 
-        nothing = 0 * posterior[0][:, 0] - jnp.inf
-        total, _ = jax.lax.scan(add_chunk, nothing, jnp.arange(0, k, self.importance_chunk))
+        total, chunk = 0 * posterior[0][:, 0] - jnp.inf, min(self.importance_chunk, k)
+        full, rest = k - k % chunk, k % chunk
+        add_full = functools.partial(add_chunk, size=chunk)
+        total, _ = jax.lax.scan(add_full, total, jnp.arange(0, full, chunk))
+        if rest:
+            total, _ = add_chunk(total, full, rest)
         return math.log(k) - total
 
     # ---- Evaluation ----

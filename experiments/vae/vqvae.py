@@ -22,14 +22,16 @@ from genjax import plots, rng
 from genjax.data.transforms import clip_to_unit
 from genjax.devices import mean_over_devices
 from genjax.models import vqvae
+from genjax.runner.config import FIELDS as SHARED
 from genjax.runner.config import make_config
 from genjax.runner.family import Family
-from genjax.runner.fields import field, require
+from genjax.runner.fields import field, require, unused
 from genjax.typing import Array, Float, Int, ModelState, Params, Shape
 
 NUM_RECONSTRUCTIONS = 10
 
 FIELDS = {
+    "sample": unused(SHARED["sample"]),  # there are no samples without a prior of the codes
     "model": {
         "num_codes": field(512, "vectors in the codebook", at_least=1),
         "code_dim": field(64, "numbers in each of them", at_least=1),

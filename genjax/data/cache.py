@@ -6,13 +6,13 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from genjax.errors import UserError, one_line
+from genjax.messages import write_line
 
 META = "meta.json"
 
@@ -93,7 +93,7 @@ def verified(folder: Path, say: bool = True) -> dict[str, Any] | None:
     except Exception as error:  # damaged bytes can raise almost anything
         if say:
             reason = one_line(error)
-            print(f"cache {folder} is damaged ({reason}); making it again", file=sys.stderr)
+            write_line(f"cache {folder} is damaged ({reason}); making it again")
         return None
 
 
@@ -109,7 +109,7 @@ def _locked(folder: Path) -> Iterator[None]:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                print(f"waiting for another process to make {folder}", file=sys.stderr)
+                write_line(f"waiting for another process to make {folder}")
                 fcntl.flock(lock, fcntl.LOCK_EX)
             _remove_stale(folder)
         yield

@@ -17,6 +17,7 @@ import numpy as np
 from genjax.archives import member_names, read_npz
 from genjax.data.source import Index, Source
 from genjax.errors import UserError
+from genjax.files import lfs_hint, user_path
 from genjax.shapes import Int, Num, Shape
 
 PREFIX = "codes:"
@@ -86,7 +87,7 @@ def num_codes(name: str) -> int:
 
 
 def _path(name: str) -> Path:
-    return Path(name.removeprefix(PREFIX)).expanduser()
+    return user_path(name.removeprefix(PREFIX), "config.data.name")
 
 
 # The codes of a split are decompressed once a process, not once a batch.
@@ -107,5 +108,5 @@ def _errors(path: Path) -> Iterator[None]:
         yield
     except (OSError, ValueError) as error:
         raise UserError(
-            f"config.data.name: {path} is not a .npz file of codes ({error})"
+            f"config.data.name: {path} is not a .npz file of codes ({lfs_hint(path) or error})"
         ) from error

@@ -10,7 +10,6 @@ import functools
 import hashlib
 import json
 import os
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from pathlib import Path
@@ -20,9 +19,10 @@ import numpy as np
 
 from genjax.data import cache
 from genjax.data.images import MAX_PIXELS, RESIZE_FILTER, BadImage
-from genjax.data.source import Index, Source
+from genjax.data.source import Index, Source, sha256_of
 from genjax.errors import UserError
 from genjax.files import cache_root
+from genjax.messages import write_line
 from genjax.shapes import Int, Num, Shape
 
 CACHE_FORMAT = 2
@@ -48,6 +48,7 @@ class Dataset:
       class_names: empty where there are no classes.
       fingerprint: SHA-256 of images and labels.
       skipped: (path, reason) of every picture that was left out.
+      former_fingerprint: another one that says the same, of earlier versions; "" for none.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Dataset:
     class_names: tuple[str, ...]
     fingerprint: str
     skipped: tuple[tuple[str, str], ...] = ()
+    former_fingerprint: str = ""
 
     def __len__(self) -> int:
         return len(self.images)
@@ -89,9 +91,11 @@ class StreamedDataset:
     Attributes:
       source: the data.
       image_shape: (height, width, channels).
-      fingerprint: depends on the source, the shape and the pictures left out, not on pixels.
+      fingerprint: depends on the checksum of the source, the shape and the pictures left out; a
+        copy of the data at another path has it too.
       kept: positions of the examples in `source`; None for all of them.
       skipped: (path, reason) of every picture that was left out.
+      former_fingerprint: that of earlier versions, which path and times of the files changed.
     """
 
     source: Source
@@ -99,6 +103,7 @@ class StreamedDataset:
     fingerprint: str
     kept: Int[np.ndarray, " n"] | None = None
     skipped: tuple[tuple[str, str], ...] = ()
+    former_fingerprint: str = ""
 
     def __len__(self) -> int:
         return self.source.size if self.kept is None else len(self.kept)
@@ -369,16 +374,19 @@ def _write_header(file: IO[bytes], source: Source, count: int, image_shape: Shap
 def _load_stream(
     source: Source, image_shape: Shape, key: list[Any], bad_images: str
 ) -> StreamedDataset:
-    kept, skipped = None, ()
+    kept, skipped, places = None, (), []
     if bad_images == "skip":
         folder = _folder("scans", source, key)
         meta = cache.cached(folder, lambda to: _scan(source, image_shape, folder))
         skipped = tuple(map(tuple, meta["skipped"]))
+        places = meta["places"]
         if skipped:
-            kept = np.delete(np.arange(source.size), meta["places"])
-    content = json.dumps([key, [path for path, _ in skipped]])
-    fingerprint = hashlib.sha256(content.encode()).hexdigest()
-    return StreamedDataset(source, image_shape, fingerprint, kept, skipped)
+            kept = np.delete(np.arange(source.size), places)
+    _, _, version, split, transform, _ = key
+    content = [version, split, transform, source.checksum(), places]
+    former = [key, [path for path, _ in skipped]]
+    fingerprint, former_fingerprint = (sha256_of(json.dumps(x)) for x in (content, former))
+    return StreamedDataset(source, image_shape, fingerprint, kept, skipped, former_fingerprint)
 
 
 def _scan(source: Source, image_shape: Shape, folder: Path) -> dict[str, Any]:
@@ -419,19 +427,16 @@ def _read(
 
 
 def _announce(doing: str, source: Source, folder: Path) -> None:
-    print(
-        f"{doing} {source.name} ({source.split}, {source.size} images): {folder}", file=sys.stderr
-    )
+    write_line(f"{doing} {source.name} ({source.split}, {source.size} images): {folder}")
 
 
 def _list_skipped(dataset: Dataset | StreamedDataset) -> None:
     total = len(dataset) + len(dataset.skipped)
-    print(
+    write_line(
         f"{dataset.name} ({dataset.split}): {len(dataset.skipped)} of {total} pictures cannot be "
-        "read and are left out:",
-        file=sys.stderr,
+        "read and are left out:"
     )
     for path, reason in dataset.skipped[:_LISTED]:
-        print(f"  {path}: {reason}", file=sys.stderr)
+        write_line(f"  {path}: {reason}")
     if len(dataset.skipped) > _LISTED:
-        print(f"  and {len(dataset.skipped) - _LISTED} more", file=sys.stderr)
+        write_line(f"  and {len(dataset.skipped) - _LISTED} more")

@@ -6,13 +6,14 @@ import logging
 import os
 import stat
 import warnings
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from genjax.errors import UserError, one_line
+from genjax.files import lfs_hint
 from genjax.shapes import Num, Shape, UInt8
 
 Result = TypeVar("Result")
@@ -30,6 +31,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 
 # TIFF 6.0, section 8. A photometric interpretation of 0 means that 0 is white.
 _BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262
+_PLANAR, _SAMPLE_FORMAT, _SIGNED = 284, 339, 2
 
 # Errors of the file itself. All others (too many open files, a failing disk) are of the machine at
 # the moment; leaving a picture out because of them would make a dataset irreproducible.
@@ -102,7 +104,7 @@ def decoded(path: str | os.PathLike, use: Callable[[Image.Image], Result]) -> Re
                 f"cannot read {one_line(path)}: {error.strerror}; the file may be good: check the "
                 "machine and run again"
             ) from error
-        raise BadImage(one_line(path), _reason(error)) from error
+        raise BadImage(one_line(path), lfs_hint(path) or _reason(error)) from error
 
 
 def fit_image(
@@ -142,8 +144,9 @@ def _eight_bit(image: Image.Image) -> Image.Image:
 
     Pillow would clip it at 255. Of 16-bit colour it keeps the high bytes.
     """
+    tags = getattr(image, "tag_v2", {})  # of a TIFF
+    _check_samples(tags)
     if image.mode.startswith("I;16") or image.mode == "I" and image.format in ("PNG", "PPM"):
-        tags = getattr(image, "tag_v2", {})  # of a TIFF
         white = 2 ** tags.get(_BITS_PER_SAMPLE, (16,))[0] - 1
         clear = image.info.get("transparency")
         wide = np.asarray(_upright(image))
@@ -155,6 +158,14 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     if image.mode in ("I", "F"):
         raise ValueError("32 bits a channel do not say which value is white; make it 8 or 16 bits")
     return _upright(image)
+
+
+def _check_samples(tags: Mapping[int, Any]) -> None:
+    """Raises a ValueError for kinds of TIFF that Pillow decodes to wrong pixels."""
+    if set(np.ravel(tags.get(_SAMPLE_FORMAT, 1))) & {_SIGNED}:
+        raise ValueError("its channels are signed, which does not say which value is black")
+    if tags.get(_PLANAR) == 2 and max(np.ravel(tags.get(_BITS_PER_SAMPLE, 8))) > 8:
+        raise ValueError("16 bits a channel in separate planes are not read; make it 8 bits")
 
 
 def _scaled(wide: np.ndarray, white: int = 65535) -> np.ndarray:

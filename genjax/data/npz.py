@@ -1,6 +1,7 @@
 """Images of a NumPy file, which is how the samplers of most projects write theirs."""
 
 import dataclasses
+import hashlib
 import os
 from pathlib import Path
 
@@ -8,8 +9,9 @@ import numpy as np
 
 from genjax.archives import read_npz
 from genjax.data.images import fit_image
-from genjax.data.source import Index, Source, sha256_of
+from genjax.data.source import Index, Source
 from genjax.errors import UserError, one_line
+from genjax.files import lfs_hint
 from genjax.shapes import Int, Shape, UInt8
 
 
@@ -42,19 +44,20 @@ def npz_source(path: str | os.PathLike, split: str) -> NpzSource:
     path = Path(path)
     try:
         arrays = read_npz(path)
-        status = path.stat()
+        with open(path, "rb") as file:
+            fingerprint = hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError as error:
         raise UserError(f"there is no file {path}") from error
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} is not a NumPy .npz file ({one_line(error)})") from error
+        reason = lfs_hint(path) or one_line(error)
+        raise UserError(f"{path} is not a NumPy .npz file ({reason})") from error
     images = _images(arrays, path)
     labels, class_names = _labels(arrays, len(images), path)
-    description = f"{path.resolve()} {status.st_size} {status.st_mtime_ns}"
     return NpzSource(
         name=f"npz:{path.resolve()}",
         version="0",
         split=split,
-        fingerprint=sha256_of(description),
+        fingerprint=fingerprint,
         class_names=class_names,
         size=len(images),
         images=images,

@@ -1,15 +1,16 @@
 """One picture as a dataset of one example, and the pictures that are always available."""
 
 import dataclasses
+import hashlib
 import importlib.resources
-import json
 from pathlib import Path
 
 import numpy as np
 
 from genjax.data.images import read_image
-from genjax.data.source import Index, Source, sha256_of
+from genjax.data.source import Index, Source
 from genjax.errors import UserError, one_line
+from genjax.files import user_path
 from genjax.shapes import Int, Shape, UInt8
 
 # Photographs that come with scikit-learn, CC BY 2.0: by Yuichi Sakuraba and by dany13.
@@ -37,7 +38,7 @@ def picture_path(name: str) -> Path:
     """
     if name in EMBEDDED:
         return Path(str(importlib.resources.files("sklearn.datasets.images") / f"{name}.jpg"))
-    path = Path(name).expanduser()
+    path = user_path(name, "the picture")
     if not path.is_file():
         known = " or ".join(f"'{name}'" for name in EMBEDDED)
         raise UserError(f"there is no picture {one_line(name)!r}; give the path of one, or {known}")
@@ -47,12 +48,15 @@ def picture_path(name: str) -> Path:
 def picture_source(name: str, split: str) -> PictureSource:
     """Returns the dataset of one picture, the same in every split; errors as `picture_path`."""
     path = picture_path(name)
-    status = path.stat()
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read the picture {one_line(path)}: {error.strerror}") from error
     return PictureSource(
         name=f"picture:{name}",
         version="0",
         split=split,
-        fingerprint=sha256_of(json.dumps([name, status.st_size, status.st_mtime_ns])),
+        fingerprint=hashlib.sha256(content).hexdigest(),
         class_names=(),
         size=1,
         path=str(path),

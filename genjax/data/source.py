@@ -26,6 +26,7 @@ class Source:
       class_names: empty where there are no labels.
       size: number of examples.
       dtype: of the images.
+      summary: what a user should know before training; of a folder, what was taken for what.
     """
 
     name: str
@@ -35,9 +36,14 @@ class Source:
     class_names: tuple[str, ...]
     size: int
     dtype: ClassVar[type] = np.uint8
+    summary: ClassVar[str] = ""
 
     def __len__(self) -> int:
         return self.size
+
+    def checksum(self) -> str:
+        """Returns a SHA-256 that a copy of the data at another place has too."""
+        return self.fingerprint
 
     def read(
         self, index: Index, image_shape: Shape

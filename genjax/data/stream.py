@@ -6,6 +6,7 @@ workers, and a stream can start at any step.
 
 import contextlib
 import os
+import re
 import signal
 import sys
 import threading
@@ -18,7 +19,7 @@ import grain
 import numpy as np
 from absl import flags
 
-from genjax.errors import UserError
+from genjax.errors import UserError, one_line
 
 _THREADS = 4  # batches decoded at once, by the threads of this process
 _AHEAD = 2  # batches decoded at once by each worker process, and batches that wait in its queue
@@ -73,11 +74,7 @@ class StreamedBatches:
         except BaseException as error:
             self.close()
             if isinstance(error, RuntimeError) and "Worker process" in str(error):
-                raise UserError(
-                    f"a data worker died while it read for step {step} (killed, or out of memory: "
-                    f"{' '.join(str(error).split('.')[0].split())}); run again, with fewer "
-                    "config.data.num_workers if memory is short"
-                ) from error
+                raise UserError(_of_worker(one_line(error), step)) from error
             raise
         self._next = step + 1
         # Copied out of the memory shared with the worker, which is freed at once.
@@ -105,6 +102,21 @@ class StreamedBatches:
             ),
             worker_init_fn=_set_up_worker,
         )
+
+
+def _of_worker(text: str, step: int) -> str:
+    """Says what to do about a worker process that died, from Grain's message."""
+    died = f"a data worker died while it read for step {step} ({text.split('.')[0]})"
+    code = re.search(r"exit ?code:? *(-?[0-9]+)", text)
+    if code and int(code[1]) == -signal.SIGBUS:  # a page of shared memory that there is no room for
+        return (
+            f"{died}: /dev/shm is full, through which batches come; make it larger (docker run "
+            "--shm-size=8g), or take fewer config.data.num_workers, or 0, which needs none"
+        )
+    return (
+        f"{died}: killed, or out of memory; run again, with fewer config.data.num_workers if "
+        "memory is short"
+    )
 
 
 def _close(iterators: list[Any]) -> None:

@@ -16,7 +16,8 @@ import numpy as np
 from genjax.data.images import fit_image
 from genjax.data.source import Index, Source, sha256_of
 from genjax.errors import UserError, one_line
-from genjax.files import cache_root
+from genjax.files import cache_root, user_path
+from genjax.messages import write_line
 from genjax.shapes import Int, Shape, UInt8
 
 
@@ -67,19 +68,8 @@ def tfds_source(name: str, split: str, data_dir: str) -> TfdsSource:
     Raises:
       UserError: the dataset is not prepared, is damaged, or has no such split.
     """
-    path = _find(name, data_dir)
-    try:
-        info = json.loads((path / "dataset_info.json").read_text())
-        splits = {s["name"]: sum(map(int, s["shardLengths"])) for s in info["splits"]}
-        class_names = _class_names(path)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _damaged(name, path, f"its metadata ({one_line(error)})") from error
-    if info.get("fileFormat") not in ("array_record", "parquet"):
-        raise UserError(
-            f"{path} holds {info.get('fileFormat', 'tfrecord')} files, which need TensorFlow "
-            f"to be read; move it away and run: python launch.py --mode=prepare "
-            f"--config.data.name={name}"
-        )
+    path, info, class_names = _find(name, data_dir)
+    splits = {s["name"]: sum(map(int, s["shardLengths"])) for s in info["splits"]}
     files = sorted((p.name, p.stat().st_size) for p in path.iterdir() if p.is_file())
     fingerprint = sha256_of(json.dumps([info, files], sort_keys=True))
     size = splits[split] if split in splits else _count(name, path, split, splits)
@@ -91,45 +81,80 @@ def tfds_data_dir(data_dir: str = "") -> Path:
 
     `data_dir`, else $TFDS_DATA_DIR, else ~/tensorflow_datasets.
     """
-    chosen = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    return Path(chosen).expanduser()
+    if data_dir:
+        return user_path(data_dir, "config.data.data_dir")
+    return user_path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets", "TFDS_DATA_DIR")
 
 
-def _find(name: str, data_dir: str) -> Path:
-    """Returns the folder of a prepared dataset."""
+def _find(name: str, data_dir: str) -> tuple[Path, dict[str, Any], tuple[str, ...]]:
+    """Returns the folder of the newest version that can be read, its metadata and class names."""
     root = tfds_data_dir(data_dir)
-    path = _prepared_dir(root, name)
-    if path is None and name == "digits":  # made from the copy that scikit-learn brings
-        path = _prepared_dir(cache_root() / "tfds", name)
-        if path is None:
+    folders = _prepared_dirs(root, name)
+    if not folders and name == "digits":  # made from the copy that scikit-learn brings
+        folders = _prepared_dirs(cache_root() / "tfds", name)
+        if not folders:
             from genjax.data import builders  # imports TFDS
 
-            path = builders.prepare(name, cache_root() / "tfds")
-    if path is None:
+            folders = [builders.prepare(name, cache_root() / "tfds")]
+    if not folders:
         where = f" --config.data.data_dir={data_dir}" if data_dir else ""
         raise UserError(
             f"dataset '{name}' (config.data.name) is not in {root}; prepare it with: "
             f"python launch.py --mode=prepare --config.data.name={name}{where}"
         )
-    return path
+    problems = []
+    for path in folders:
+        try:
+            found = path, *_metadata(name, path)
+        except UserError as error:
+            problems.append(error)
+            continue
+        if problems:
+            write_line(f"warning: {problems[0]}; using version {path.name}")
+        return found
+    raise problems[0]
 
 
-def _prepared_dir(root: Path, name: str) -> Path | None:
-    """Returns the newest complete `<root>/<dataset>[/<config>]/<version>`, or None."""
+def _prepared_dirs(root: Path, name: str) -> list[Path]:
+    """Lists the complete `<root>/<dataset>[/<config>]/<version>`, the newest first.
+
+    Other folders beside them, such as a version that was moved away, are not versions.
+    """
     name, _, version = name.partition(":")
-    complete = (root / name).glob(f"{version or '*.*.*'}/dataset_info.json")
-    folders = [path.parent for path in complete]
-    return max(folders, key=lambda p: [int(n) for n in p.name.split(".")], default=None)
+    folders = [path.parent for path in (root / name).glob("*/dataset_info.json")]
+    numbers = {p: tuple(map(int, p.name.split("."))) for p in folders if _VERSION.fullmatch(p.name)}
+    chosen = [path for path in numbers if version in ("", path.name)]
+    return sorted(chosen, key=numbers.__getitem__, reverse=True)
+
+
+_VERSION = re.compile(r"[0-9]+\.[0-9]+\.[0-9]+")
+
+
+def _metadata(name: str, path: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Reads dataset_info.json and the names of the classes; a UserError if they cannot be used."""
+    try:
+        info = json.loads((path / "dataset_info.json").read_text("utf-8"))
+        for split in info["splits"]:
+            str(split["name"]), sum(map(int, split["shardLengths"]))
+        file_format, class_names = info.get("fileFormat"), _class_names(path)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _damaged(name, path, f"its metadata ({one_line(error)})") from error
+    if file_format not in ("array_record", "parquet"):
+        raise UserError(
+            f"{path} holds {file_format or 'tfrecord'} files, which need TensorFlow to be read; "
+            f"move it away and run: python launch.py --mode=prepare --config.data.name={name}"
+        )
+    return info, class_names
 
 
 def _class_names(path: Path) -> tuple[str, ...]:
     """Returns the names of the first ClassLabel, numbers where TFDS kept no names."""
-    features = json.loads((path / "features.json").read_text())["featuresDict"]["features"]
+    features = json.loads((path / "features.json").read_text("utf-8"))["featuresDict"]["features"]
     for key, feature in features.items():
         if "classLabel" in feature:
             names = path / f"{key}.labels.txt"
             if names.exists():
-                return tuple(names.read_text().split("\n")[:-1])
+                return tuple(names.read_text("utf-8").split("\n")[:-1])
             return tuple(str(i) for i in range(int(feature["classLabel"]["numClasses"])))
     return ()
 

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from genjax import rng
 from genjax.diffusion.process import Denoiser, Process
 from genjax.diffusion.samplers import SAMPLERS, Churn, Sampler, keyed_noise, sample
+from genjax.numerics import nonzero
 from genjax.typing import Array, Float, Key
 
 
@@ -58,18 +59,21 @@ def slerp(
 ) -> Float[Array, "*shape"]:
     """Interpolates between two noises along the sphere, which preserves the norm of noise.
 
+    Where the directions are the same or opposite, or a noise is 0, it takes the straight line.
+
     Args:
       a: the result for u = 0.
       b: the result for u = 1.
       u: in [0, 1].
     """
-    cosine = jnp.sum(a * b) / (jnp.linalg.norm(a) * jnp.linalg.norm(b))
+    cosine = jnp.sum(a * b) / nonzero(jnp.linalg.norm(a) * jnp.linalg.norm(b))
     angle = jnp.arccos(jnp.clip(cosine, -1.0, 1.0))
-    # Nearly parallel: the formula below would be 0 / 0, and a straight line is as good.
-    parallel = angle < 1e-3
-    sine = jnp.where(parallel, 1.0, jnp.sin(angle))
-    first = jnp.where(parallel, 1 - u, jnp.sin((1 - u) * angle) / sine)
-    second = jnp.where(parallel, u, jnp.sin(u * angle) / sine)
+    # Nearly parallel: the formula below would be 0 / 0, and a straight line is as good. Opposite:
+    # it would be 0 / 0 too, and no arc is the shortest one.
+    straight = (angle < 1e-3) | (angle > jnp.pi - 1e-3)
+    sine = jnp.where(straight, 1.0, jnp.sin(angle))
+    first = jnp.where(straight, 1 - u, jnp.sin((1 - u) * angle) / sine)
+    second = jnp.where(straight, u, jnp.sin(u * angle) / sine)
     return first * a + second * b
 
 

@@ -9,6 +9,7 @@ from jax.scipy.special import log_ndtr
 from genjax import rng
 from genjax.diffusion.process import Denoiser, Process
 from genjax.errors import UserError
+from genjax.models.attention import plain_attention
 from genjax.typing import AnyArray, Array, Float, Int, Key
 
 # --- The variational bound ------------------------------------------------------------------------
@@ -148,7 +149,8 @@ def ode_log_prob(
         return cos * eps - sin * x0
 
     def derivative(phi, state, probe):
-        slope, pushed = jax.jvp(lambda y: v(phi, y), (state[0],), (probe,))
+        with plain_attention():
+            slope, pushed = jax.jvp(lambda y: v(phi, y), (state[0],), (probe,))
         return slope, jnp.sum(probe * pushed)
 
     def log_prob_of_one(image, probe):

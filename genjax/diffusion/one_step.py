@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from genjax import rng
 from genjax.diffusion.process import Denoiser, Process, expand
+from genjax.models.attention import plain_attention
 from genjax.typing import Array, Float, Key, Num
 
 # --- Mean flows -----------------------------------------------------------------------------------
@@ -42,7 +43,8 @@ def meanflow_loss(
     """
     v = eps - x0
     x = x0 + expand(t, x0) * v
-    average, derivative = jax.jvp(u, (x, r, t), (v, jnp.zeros_like(r), jnp.ones_like(t)))
+    with plain_attention():
+        average, derivative = jax.jvp(u, (x, r, t), (v, jnp.zeros_like(r), jnp.ones_like(t)))
     target = jax.lax.stop_gradient(v - expand(t - r, x) * derivative)
     axes = tuple(range(1, x.ndim))
     error = jnp.sum((average - target) ** 2, axis=axes)
@@ -93,9 +95,11 @@ def consistency_earlier(
 
       r / s = 1 - n(s) / q^stage,   n(s) = 1 + k sigmoid(-b s), at least 0
 
-    Noise levels are sigma / alpha. Stage 0 is diffusion, r = 0; in later stages r approaches s.
+    Noise levels are sigma / alpha. Stage 0 is diffusion, r = 0; in later stages r approaches s, and
+    stays below it by at least what the numbers resolve.
     """
     share = (1 + k * jax.nn.sigmoid(-b * s)) / q**stage
+    share = jnp.maximum(share, jnp.finfo(s.dtype).eps)
     return jnp.maximum(s * (1 - share), 0.0)
 
 
@@ -126,7 +130,9 @@ def consistency_loss(
     at_r = denoise(x0 + expand(positive, x0) * eps, positive)
     at_r = jax.lax.stop_gradient(jnp.where(expand(r > 1e-4, x0), at_r, x0))
     squares = jnp.sum((at_s - at_r) ** 2, axis=tuple(range(1, x0.ndim)))
-    return (jnp.sqrt(squares + c**2 + 1e-12) - c) / (s - r)
+    # The difference of the rounded levels is exact, and it is they that the network is given.
+    gap = jnp.maximum(s - r, jnp.finfo(s.dtype).eps * s)
+    return (jnp.sqrt(squares + c**2 + 1e-12) - c) / gap
 
 
 def consistency_sample(

@@ -20,7 +20,7 @@ import numpy as np
 
 from genjax.data.transforms import PIXELS
 from genjax.errors import UserError
-from genjax.files import whole_file
+from genjax.files import user_path, whole_file
 from genjax.models.classifiers import CLASSIFIERS
 from genjax.models.inception import InceptionV3
 from genjax.typing import AnyArray, Array, Params, Shape
@@ -112,7 +112,7 @@ def load_net(name: str, resize: str = "tf1") -> FeatureNet:
         return _inception(name.partition(":")[2] or None, resize)
     if name in PINNED:
         return _read(_FOLDER / f"{name}.npz", name)
-    path = Path(name).expanduser()
+    path = user_path(name, "config.eval.net")
     if not path.is_file():
         raise UserError(
             f"there is no feature net '{name}': config.eval.net is one of {', '.join(PINNED)}, "
@@ -187,7 +187,9 @@ def _read(path: Path, name: str | None) -> FeatureNet:
         raise wrong
 
     def forward(variables: dict[str, Params], images: AnyArray) -> Outputs:
-        return network.apply(variables, pixels(jnp.asarray(images), None))
+        # Distances between features must not depend on how a device rounds by default.
+        with jax.default_matmul_precision("highest"):
+            return network.apply(variables, pixels(jnp.asarray(images), None))
 
     flat = {key: np.asarray(value, np.float32) for key, value in arrays.items()}
     return FeatureNet(

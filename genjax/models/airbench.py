@@ -45,7 +45,8 @@ def whitening_kernel(
     height, width = images.shape[1] - size + 1, images.shape[2] - size + 1
     windows = [images[:, i : i + height, j : j + width] for i in range(size) for j in range(size)]
     patches = jnp.stack(windows, axis=-2).reshape(-1, size * size * images.shape[-1])
-    values, vectors = jnp.linalg.eigh(patches.T @ patches / len(patches))
+    moments = jnp.matmul(patches.T, patches, precision=jax.lax.Precision.HIGHEST)
+    values, vectors = jnp.linalg.eigh(moments / len(patches))
     filters = vectors[:, ::-1] / jnp.sqrt(values[::-1] + WHITENING_EPS)
     return jnp.concatenate([filters, -filters], 1).reshape(size, size, images.shape[-1], -1)
 
@@ -134,7 +135,7 @@ class Airbench(nn.Module):
             x = ConvGroup(features, self.dtype)(x, train)
         x = max_pool(x, x.shape[1]).reshape(x.shape[0], -1)
         head = nn.Dense(
-            self.num_classes, use_bias=False, kernel_init=_init, dtype=self.dtype, name="head"
+            self.num_classes, use_bias=False, kernel_init=_init, dtype=jnp.float32, name="head"
         )
-        logits = head(x).astype(jnp.float32) / x.shape[-1]
+        logits = head(x) / x.shape[-1]
         return {"features": x.astype(jnp.float32), "logits": logits}

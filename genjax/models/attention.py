@@ -1,11 +1,18 @@
 """Attention, and sinusoidal embeddings of numbers and positions."""
 
+import contextlib
+import contextvars
+from collections.abc import Iterator
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from genjax.devices import platform
+from genjax.devices import compute_capability, platform
 from genjax.typing import Array, Float, Num
+
+_plain = contextvars.ContextVar("plain_attention", default=False)
 
 
 def attend(
@@ -13,11 +20,32 @@ def attend(
     k: Float[Array, "b keys heads d"],
     v: Float[Array, "b keys heads d"],
 ) -> Float[Array, "b length heads d"]:
-    """Computes softmax(q k^T / sqrt(d)) v, by the fused kernel of cuDNN where there is one."""
-    half = q.dtype in (jnp.bfloat16, jnp.float16)
-    fits = q.shape[-1] <= 128 and q.shape[-1] % 8 == 0
-    fused = "cudnn" if half and fits and platform() == "gpu" else None
+    """Computes softmax(q k^T / sqrt(d)) v, by the fused kernel of cuDNN where there is one.
+
+    The fused kernel has a gradient but no derivative forwards: see `plain_attention`.
+    """
+    fused = "cudnn" if not _plain.get() and _fused_fits(q.dtype, q.shape[-1]) else None
     return jax.nn.dot_product_attention(q, k, v, implementation=fused)
+
+
+@contextlib.contextmanager
+def plain_attention() -> Iterator[None]:
+    """Lets `attend` compute by matrix products while a function is traced in this context.
+
+    Needed where the function is differentiated forwards (`jax.jvp`), which fused kernels refuse.
+    """
+    token = _plain.set(True)
+    try:
+        yield
+    finally:
+        _plain.reset(token)
+
+
+def _fused_fits(dtype: Any, dim: int) -> bool:
+    """Tells whether cuDNN's kernel is there for heads of `dim` numbers."""
+    if dtype not in (jnp.bfloat16, jnp.float16) or platform() != "gpu":
+        return False
+    return dim % 8 == 0 and dim <= (256 if compute_capability() >= 9 else 128)
 
 
 def sinusoidal(

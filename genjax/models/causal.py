@@ -28,6 +28,7 @@ import numpy as np
 from jax import lax
 
 from genjax.models.layers import Dropout, pointwise, prefers_matmul
+from genjax.numerics import nonzero
 from genjax.typing import Array, Bool, Float, Int
 
 # --- Positions ------------------------------------------------------------------------------------
@@ -213,7 +214,8 @@ class CausalConv(nn.Module):
         shape = (kh, kw, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
         if self.weight_norm:
-            kernel = kernel / jnp.sqrt(jnp.sum(kernel**2, (0, 1, 2)) + 1e-12)
+            squares = nonzero(jnp.sum(kernel**2, (0, 1, 2)), 1e-12)
+            kernel = kernel / jnp.sqrt(squares + 1e-12)
         used = self._kernel_mask(x.shape[-1])
         kernel = kernel * jnp.asarray(used, kernel.dtype)
 

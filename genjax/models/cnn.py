@@ -42,5 +42,5 @@ class Cnn(nn.Module):
         h = nn.relu(nn.Dense(self.hidden, dtype=self.dtype)(h))
         features = h.astype(jnp.float32)
         h = Dropout(self.dropout, deterministic=not train)(h)
-        logits = nn.Dense(self.num_classes, dtype=self.dtype)(h)
-        return {"features": features, "logits": logits.astype(jnp.float32)}
+        logits = nn.Dense(self.num_classes, dtype=jnp.float32)(h)
+        return {"features": features, "logits": logits}

@@ -99,5 +99,5 @@ class DiT(nn.Module):
         shift, scale = jnp.split(modulation(nn.silu(c)), 2, axis=-1)
         norm = nn.LayerNorm(use_bias=False, use_scale=False, dtype=self.dtype, name="norm_out")
         h = _modulate(norm(h), shift, scale)
-        h = Dense(p * p * channels, dtype=self.dtype, kernel_init=_zeros, name="pixels")(h)
-        return unpatchify(h.reshape(batch, rows, columns, -1), p).astype(jnp.float32)
+        h = Dense(p * p * channels, dtype=jnp.float32, kernel_init=_zeros, name="pixels")(h)
+        return unpatchify(h.reshape(batch, rows, columns, -1), p)

@@ -63,8 +63,7 @@ class PixelCnn(nn.Module):
                 left=half,
                 mask=mask,
                 groups=self.groups,
-                dtype=self.dtype,
-                **fields,
+                **{"dtype": self.dtype, **fields},
             )
 
         bias = lambda: Conditioning(self.features, self.num_classes, self.dtype)(label)
@@ -73,7 +72,7 @@ class PixelCnn(nn.Module):
         for _ in range(self.num_layers):
             y = nn.relu(conv(self.features, self.kernel, "B")(h, position) + bias())
             h = h + y if self.residual else y
-        return conv(self.num_outputs, 1, "B")(h, position).astype(jnp.float32)
+        return conv(self.num_outputs, 1, "B", dtype="float32")(h, position)
 
 
 class GatedPixelCnn(nn.Module):
@@ -133,14 +132,14 @@ class GatedPixelCnn(nn.Module):
         if is_row(position):
             return None
         y = nn.relu(self._pointwise(width)(nn.relu(skips), position))
-        return self._pointwise(self.num_outputs)(y, position).astype(jnp.float32)
+        return self._pointwise(self.num_outputs, dtype="float32")(y, position)
 
     @property
     def _masked(self):
         return {"groups": self.groups, "dtype": self.dtype}
 
-    def _pointwise(self, features):
-        return CausalConv(features, mask="B", **self._masked)
+    def _pointwise(self, features, **fields):
+        return CausalConv(features, mask="B", **{**self._masked, **fields})
 
     def _vertical(self, n, v, label, position):
         """Returns the vertical stack after layer n, and what the horizontal one adds of it."""

@@ -78,8 +78,8 @@ class PixelCnnPp(nn.Module):
         _, ul = self._level(0, u, ul, label, train, position)
         if is_row(position):
             return None
-        out = CausalConv(self.num_outputs, weight_norm=True, dtype=self.dtype, name="out")
-        return out(nn.elu(ul), position).astype(jnp.float32)
+        out = CausalConv(self.num_outputs, weight_norm=True, dtype="float32", name="out")
+        return out(nn.elu(ul), position)
 
     def _level(self, level, u, ul, label, train, position):
         """Applies one resolution and all coarser ones: down, the next resolution, up."""

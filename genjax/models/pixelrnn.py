@@ -64,7 +64,7 @@ class PixelRnn(nn.Module):
         if is_row(position):
             return None
         h = nn.relu(conv(width, mask="B", name="hidden")(nn.relu(h), position))
-        return conv(self.num_outputs, mask="B", name="out")(h, position).astype(jnp.float32)
+        return conv(self.num_outputs, mask="B", dtype="float32", name="out")(h, position)
 
 
 class RowLstm(nn.Module):

@@ -86,8 +86,8 @@ class PixelSnail(nn.Module):
             attended = attention(jnp.concatenate([h, coordinates], -1), x, position)
             resnet = make_resnet({}, *fields, name=f"GatedResnet_{first + self.layers}")
             h = resnet(h, attended, label, train, position)
-        out = CausalConv(self.num_outputs, dtype=self.dtype)
-        return out(nn.elu(h), position).astype(jnp.float32)
+        out = CausalConv(self.num_outputs, dtype="float32")
+        return out(nn.elu(h), position)
 
     def _coordinates(self, x, position):
         """Returns row and column of every pixel, from -1/2 to 1/2: [B, H, W, 2]."""

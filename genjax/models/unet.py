@@ -154,9 +154,9 @@ class UNet(nn.Module):
         h = self._decode(h, skips, res)
         h = nn.silu(group_norm(self.dtype, "norm_out", h.shape[-1], 1e-6)(h))
         conv = Conv(
-            shape[-1] * p * p, (3, 3), dtype=self.dtype, kernel_init=_zeros, name="conv_out"
+            shape[-1] * p * p, (3, 3), dtype=jnp.float32, kernel_init=_zeros, name="conv_out"
         )
-        return unpatchify(conv(h), p).astype(jnp.float32)
+        return unpatchify(conv(h), p)
 
     @property
     def _plus(self):

@@ -51,9 +51,9 @@ class ConvEncoder(nn.Module):
             h = nn.relu(Conv(width, (3, 3), strides=(2, 2), dtype=self.dtype)(h))
         h = h.reshape(h.shape[0], -1)
         h = nn.relu(nn.Dense(self.hidden, dtype=self.dtype)(h))
-        mean = nn.Dense(self.latent_dim, dtype=self.dtype, name="mean")(h)
-        log_variance = nn.Dense(self.latent_dim, dtype=self.dtype, name="log_variance")(h)
-        return mean.astype(jnp.float32), log_variance.astype(jnp.float32)
+        mean = nn.Dense(self.latent_dim, dtype=jnp.float32, name="mean")(h)
+        log_variance = nn.Dense(self.latent_dim, dtype=jnp.float32, name="log_variance")(h)
+        return mean, log_variance
 
 
 class ConvDecoder(nn.Module):
@@ -88,4 +88,4 @@ class ConvDecoder(nn.Module):
         h = nn.relu(h).reshape(-1, height, width, self.features[0])
         for features in self.features:
             h = nn.relu(ConvTranspose(features, (3, 3), strides=(2, 2), dtype=self.dtype)(h))
-        return Conv(channels, (3, 3), dtype=self.dtype)(h).astype(jnp.float32)
+        return Conv(channels, (3, 3), dtype=jnp.float32)(h)

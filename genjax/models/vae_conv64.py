@@ -41,9 +41,9 @@ class Conv64Encoder(nn.Module):
             h = Conv(width, (4, 4), strides=(2, 2), dtype=self.dtype)(h)
             h = nn.leaky_relu(_norm(train, dtype=self.dtype)(h), 0.2)
         h = h.reshape(h.shape[0], -1)
-        mean = nn.Dense(self.latent_dim, dtype=self.dtype, name="mean")(h)
-        log_variance = nn.Dense(self.latent_dim, dtype=self.dtype, name="log_variance")(h)
-        return mean.astype(jnp.float32), log_variance.astype(jnp.float32)
+        mean = nn.Dense(self.latent_dim, dtype=jnp.float32, name="mean")(h)
+        log_variance = nn.Dense(self.latent_dim, dtype=jnp.float32, name="log_variance")(h)
+        return mean, log_variance
 
 
 class Conv64Decoder(nn.Module):
@@ -69,9 +69,7 @@ class Conv64Decoder(nn.Module):
           ValueError: a side of `image_shape` that cannot be halved so often.
         """
         norm = functools.partial(_norm, train, dtype=self.dtype)
-        conv = functools.partial(
-            ConvTranspose, kernel_size=(4, 4), strides=(2, 2), dtype=self.dtype
-        )
+        conv = functools.partial(ConvTranspose, kernel_size=(4, 4), strides=(2, 2))
         height, width, channels = self.image_shape
         factor = 2 ** len(self.features)
         if height % factor or width % factor:
@@ -81,5 +79,5 @@ class Conv64Decoder(nn.Module):
         h = nn.Dense(height * width * self.features[0], dtype=self.dtype)(h)
         h = nn.leaky_relu(norm()(h.reshape(-1, height, width, self.features[0])), 0.2)
         for features in self.features[1:]:
-            h = nn.leaky_relu(norm()(conv(features)(h)), 0.2)
-        return conv(channels)(h).astype(jnp.float32)
+            h = nn.leaky_relu(norm()(conv(features, dtype=self.dtype)(h)), 0.2)
+        return conv(channels, dtype=jnp.float32)(h)

@@ -34,9 +34,9 @@ class MlpEncoder(nn.Module):
         h = with_label(x.reshape(x.shape[0], -1), y).astype(self.dtype)
         for width in self.features:
             h = ACTIVATIONS[self.activation](nn.Dense(width, dtype=self.dtype)(h))
-        mean = nn.Dense(self.latent_dim, dtype=self.dtype, name="mean")(h)
-        log_variance = nn.Dense(self.latent_dim, dtype=self.dtype, name="log_variance")(h)
-        return mean.astype(jnp.float32), log_variance.astype(jnp.float32)
+        mean = nn.Dense(self.latent_dim, dtype=jnp.float32, name="mean")(h)
+        log_variance = nn.Dense(self.latent_dim, dtype=jnp.float32, name="log_variance")(h)
+        return mean, log_variance
 
 
 class MlpDecoder(nn.Module):
@@ -62,5 +62,5 @@ class MlpDecoder(nn.Module):
         h = with_label(z, y).astype(self.dtype)
         for width in self.features:
             h = ACTIVATIONS[self.activation](nn.Dense(width, dtype=self.dtype)(h))
-        h = nn.Dense(math.prod(self.image_shape), dtype=self.dtype)(h)
-        return h.reshape(-1, *self.image_shape).astype(jnp.float32)
+        h = nn.Dense(math.prod(self.image_shape), dtype=jnp.float32)(h)
+        return h.reshape(-1, *self.image_shape)

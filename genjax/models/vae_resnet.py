@@ -56,9 +56,9 @@ class ResNetEncoder(nn.Module):
             for _ in range(self.blocks):
                 h = ResidualBlock(self.dtype)(h)
         h = nn.silu(h).reshape(h.shape[0], -1)
-        mean = nn.Dense(self.latent_dim, dtype=self.dtype, name="mean")(h)
-        log_variance = nn.Dense(self.latent_dim, dtype=self.dtype, name="log_variance")(h)
-        return mean.astype(jnp.float32), log_variance.astype(jnp.float32)
+        mean = nn.Dense(self.latent_dim, dtype=jnp.float32, name="mean")(h)
+        log_variance = nn.Dense(self.latent_dim, dtype=jnp.float32, name="log_variance")(h)
+        return mean, log_variance
 
 
 class ResNetDecoder(nn.Module):
@@ -98,4 +98,4 @@ class ResNetDecoder(nn.Module):
             for _ in range(self.blocks):
                 h = ResidualBlock(self.dtype)(h)
             h = upsample_nearest(h)
-        return Conv(channels, (3, 3), dtype=self.dtype)(nn.silu(h)).astype(jnp.float32)
+        return Conv(channels, (3, 3), dtype=jnp.float32)(nn.silu(h))

@@ -11,6 +11,7 @@ the standard normal with h = 0, and the last layer of every residual branch, W a
 divided by the square root of the number of blocks.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -68,6 +69,7 @@ class Block(nn.Module):
       residual: whether the input is added.
       last_scale: variance of the last layer's initial weights, relative to the usual one.
       dtype: of the computation; parameters are float32.
+      output_dtype: of the last layer; "" for `dtype`.
     """
 
     features: int
@@ -75,6 +77,7 @@ class Block(nn.Module):
     residual: bool = False
     last_scale: float = 1.0
     dtype: str = "float32"
+    output_dtype: str = ""
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w features"]:
@@ -85,7 +88,8 @@ class Block(nn.Module):
             conv = Conv(self.bottleneck, (size, size), kernel_init=_bounds(), dtype=self.dtype)
             h = conv(nn.gelu(h))
         last = _bounds(self.last_scale)
-        h = Conv(self.features, (1, 1), kernel_init=last, dtype=self.dtype)(nn.gelu(h))
+        dtype = self.output_dtype or self.dtype
+        h = Conv(self.features, (1, 1), kernel_init=last, dtype=dtype)(nn.gelu(h))
         return x + h if self.residual else h
 
 
@@ -179,10 +183,8 @@ class VdVae(nn.Module):
         gain = self.param("gain", nn.initializers.ones_init(), (self.width,))
         bias = self.param("bias", nn.initializers.zeros_init(), (self.width,))
         h = h * gain.astype(self.dtype) + bias.astype(self.dtype)
-        last = Conv(
-            self.num_outputs, (1, 1), kernel_init=_bounds(), dtype=self.dtype, name="output"
-        )
-        return last(h).astype(jnp.float32), levels
+        last = Conv(self.num_outputs, (1, 1), kernel_init=_bounds(), dtype="float32", name="output")
+        return last(h), levels
 
     def _sizes(self):
         """Returns (height, width) of each resolution, from fine to coarse."""
@@ -194,9 +196,10 @@ class VdVae(nn.Module):
             sizes.append((height // factor, width // factor))
         return sizes
 
-    def _block(self, name, features, residual=False, last_scale=1.0):
+    def _block(self, name, features, residual=False, last_scale=1.0, output_dtype=""):
         make = nn.remat(Block) if self.remat else Block
-        return make(features, self.bottleneck, residual, last_scale, self.dtype, name=name)
+        fields = (features, self.bottleneck, residual, last_scale, self.dtype, output_dtype)
+        return make(*fields, name=name)
 
     def _encode(self, x):
         """Returns activations [B, h, w, width], from fine to coarse."""
@@ -226,17 +229,19 @@ class VdVae(nn.Module):
           (the new h, {"q", "p", "z"} as `__call__` returns them, or {} without activation).
         """
         depth, scale, level = self.latent_channels, 1.0 / self.num_levels, {}
-        prior = self._block(f"prior_{number}", 2 * depth + self.width, last_scale=0.0)(h)
-        p = jnp.split(prior[..., : 2 * depth].astype(jnp.float32), 2, axis=-1)
+        # What densities are computed from is float32 from the last layer on.
+        make_density = functools.partial(self._block, output_dtype="float32")
+        prior = make_density(f"prior_{number}", 2 * depth + self.width, last_scale=0.0)(h)
+        p = jnp.split(prior[..., : 2 * depth], 2, axis=-1)
         z = p[0] + temperature * jnp.exp(p[1]) * noise
         if activation is not None:
             inputs = jnp.concatenate([h, activation], axis=-1)
-            branch = self._block(f"posterior_{number}", 2 * depth)(inputs).astype(jnp.float32)
+            branch = make_density(f"posterior_{number}", 2 * depth)(inputs)
             q = POSTERIORS[self.posterior](*jnp.split(branch, 2, axis=-1), *p)
             z_q = q[0] + jnp.exp(q[1]) * noise
             level = {"q": q, "p": tuple(p), "z": z_q}
             z = z_q if num_posterior is None else jnp.where(number < num_posterior, z_q, z)
-        h = h + prior[..., 2 * depth :]
+        h = h + prior[..., 2 * depth :].astype(h.dtype)
         project = Conv(
             self.width,
             (1, 1),

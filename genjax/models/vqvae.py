@@ -48,7 +48,7 @@ class VqEncoder(nn.Module):
         h = Conv(self.width, (3, 3), dtype=self.dtype)(h)
         for _ in range(self.blocks):
             h = ResidualBlock(self.dtype)(h)
-        return Conv(self.code_dim, (1, 1), dtype=self.dtype)(nn.silu(h)).astype(jnp.float32)
+        return Conv(self.code_dim, (1, 1), dtype=jnp.float32)(nn.silu(h))
 
 
 class VqDecoder(nn.Module):
@@ -74,7 +74,7 @@ class VqDecoder(nn.Module):
         for _ in range(self.halvings):
             h = nn.silu(h)
             h = ConvTranspose(self.width, (4, 4), strides=(2, 2), dtype=self.dtype)(h)
-        return Conv(self.channels, (3, 3), dtype=self.dtype)(nn.silu(h)).astype(jnp.float32)
+        return Conv(self.channels, (3, 3), dtype=jnp.float32)(nn.silu(h))
 
 
 # --- Codebook -------------------------------------------------------------------------------------

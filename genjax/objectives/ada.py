@@ -18,6 +18,9 @@ from genjax.typing import Array, Float, Key, ModelState
 NUM_OPERATIONS = 15
 POLICIES = ("blit", "geometry", "color")
 
+# Of coordinates: half precision would move the edge of an image of 256 pixels by up to a pixel.
+_PRECISION = jax.lax.Precision.HIGHEST
+
 # number of an operation, its probability (by default p) -> (a uniform number, a normal number,
 # whether the operation happens).
 Draw = Callable[..., tuple[Array, Array, Array]]
@@ -31,6 +34,11 @@ def _draws(key, p) -> Draw:
 
 
 # --- Geometry: maps [3, 3] of homogeneous pixel coordinates (y, x, 1) about the centre ------------
+
+
+def _after(second, first):
+    """Returns the map that does `first`, then `second`."""
+    return jnp.matmul(second, first, precision=_PRECISION)
 
 
 def _rotation(angle):
@@ -53,11 +61,12 @@ def _blit(draw: Draw, height: int, width: int) -> Array:
     u, _, on = draw(1)
     quarter = jnp.where(on, jnp.floor(4 * u), 0).astype(int)
     c, s = jnp.array([1.0, 0.0, -1.0, 0.0])[quarter], jnp.array([0.0, 1.0, 0.0, -1.0])[quarter]
-    total = jnp.eye(3).at[:2, :2].set(jnp.stack([jnp.stack([c, -s]), jnp.stack([s, c])])) @ total
+    turn = jnp.eye(3).at[:2, :2].set(jnp.stack([jnp.stack([c, -s]), jnp.stack([s, c])]))
+    total = _after(turn, total)
     uy, _, on = draw(2)
     ux, _, _ = draw(3)
     by = lambda u, side: jnp.where(on, jnp.round((2 * u - 1) * side / 8), 0.0)
-    return _shift(by(uy, height), by(ux, width)) @ total
+    return _after(_shift(by(uy, height), by(ux, width)), total)
 
 
 def _geometry(draw: Draw, p: float | int | Array, height: int, width: int) -> Array:
@@ -67,16 +76,16 @@ def _geometry(draw: Draw, p: float | int | Array, height: int, width: int) -> Ar
     scale = jnp.where(on, jnp.exp2(0.2 * n), 1.0)
     total = _scaling(scale, scale)
     u, _, on = draw(5, p_rotation)
-    total = _rotation(jnp.where(on, (2 * u - 1) * jnp.pi, 0.0)) @ total
+    total = _after(_rotation(jnp.where(on, (2 * u - 1) * jnp.pi, 0.0)), total)
     _, n, on = draw(6)
     scale = jnp.where(on, jnp.exp2(0.2 * n), 1.0)
-    total = _scaling(1 / scale, scale) @ total
+    total = _after(_scaling(1 / scale, scale), total)
     u, _, on = draw(7, p_rotation)
-    total = _rotation(jnp.where(on, (2 * u - 1) * jnp.pi, 0.0)) @ total
+    total = _after(_rotation(jnp.where(on, (2 * u - 1) * jnp.pi, 0.0)), total)
     _, ny, on = draw(8)
     _, nx, _ = draw(9)
     by = lambda n, side: jnp.where(on, 0.125 * n * side, 0.0)
-    return _shift(by(ny, height), by(nx, width)) @ total
+    return _after(_shift(by(ny, height), by(nx, width)), total)
 
 
 def warp(image: Float[Array, "h w c"], matrix: Float[Array, "3 3"]) -> Float[Array, "h w c"]:
@@ -89,7 +98,8 @@ def warp(image: Float[Array, "h w c"], matrix: Float[Array, "3 3"]) -> Float[Arr
         jnp.arange(height) - centre[0], jnp.arange(width) - centre[1], indexing="ij"
     )
     from_shift = jnp.stack([y - matrix[0, 2], x - matrix[1, 2]])
-    source = list(jnp.einsum("ij,jhw->ihw", inverse, from_shift) + centre[:, None, None])
+    moved = jnp.einsum("ij,jhw->ihw", inverse, from_shift, precision=_PRECISION)
+    source = list(moved + centre[:, None, None])
     sample = lambda plane: map_coordinates(plane, source, order=1, mode="mirror")
     return jax.vmap(sample, in_axes=2, out_axes=2)(image)
 
@@ -138,7 +148,7 @@ def augment(
         if "geometry" in policy:
             moves.append(_geometry(draw, p, height, width))
         if moves:
-            image = warp(image, functools.reduce(lambda a, b: b @ a, moves))
+            image = warp(image, functools.reduce(lambda a, b: _after(b, a), moves))
         return recolor(image, draw) if "color" in policy else image
 
     return jax.vmap(one)(images, keys)

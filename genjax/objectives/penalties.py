@@ -5,6 +5,7 @@ the gradient of the sum of its logits consists of the gradients of each. Gradien
 images before augmentation are those of D composed with the augmentation (Karras et al. 2020).
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -12,9 +13,13 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from genjax import rng
+from genjax.numerics import nonzero
 from genjax.typing import Array, Float, Key, ModelState, Params
 
 Critic = Callable[[Array], Array]
+
+_PRECISION = jax.lax.Precision.HIGHEST  # of norms, which all else is divided by
+_NO_NORM = 1e-6  # a kernel whose largest singular value is at most this counts as 0
 
 
 def value_and_squared_gradient_norm(
@@ -90,18 +95,22 @@ def spectral_normalize(params: Params, vectors: ModelState) -> tuple[Params, Mod
 
     One step of power iteration from u: v = W u / |W u|, u = W^T v / |W^T v|, sigma = v^T W u; the
     gradient passes through W in sigma, not through u and v (Miyato et al. 2018, algorithm 1).
+    A kernel of zeros, as some networks start with, has no direction: it stays as it is, its
+    gradient passes unchanged, and u stays too.
 
     Returns:
       (params with W / sigma, vectors after the step).
     """
+    dot = functools.partial(jnp.matmul, precision=_PRECISION)
     flat, us = flatten_dict(params), flatten_dict(vectors)
     out, new = dict(flat), {}
     for path, u in us.items():
         w = flat[path].reshape(-1, u.shape[0])
         fixed = jax.lax.stop_gradient(w)
-        v = _unit(fixed @ u)
-        new[path] = _unit(v @ fixed)
-        out[path] = flat[path] / (v @ w @ new[path])
+        v = _unit(dot(fixed, u))
+        onward = dot(v, fixed)
+        new[path] = jnp.where(jnp.linalg.norm(onward) > _NO_NORM, _unit(onward), u)
+        out[path] = flat[path] / nonzero(dot(dot(v, w), new[path]), _NO_NORM)
     return unflatten_dict(out), unflatten_dict(new)
 
 

@@ -23,8 +23,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
+from genjax.numerics import nonzero
 from genjax.typing import AnyArray, Array, Float, Num
 
 Features = Float[AnyArray, "h w c"]
@@ -60,7 +62,7 @@ def _weighted(features, weights):
     """Returns (F [P, C], w F [P, C], n)."""
     flat = features.reshape(-1, features.shape[-1])
     if weights is None:
-        return flat, flat, jnp.asarray(flat.shape[0], flat.dtype)
+        return flat, flat, np.asarray(flat.shape[0], flat.dtype)
     weights = weights.reshape(-1, 1).astype(flat.dtype)
     return flat, flat * weights, weights.sum()
 
@@ -83,14 +85,30 @@ def moment_sums(features: Features, weights: Weights = None) -> Sums:
     return {**gram_sums(features, weights), "s1": scaled.sum(0)}
 
 
+def positions(sums: Sums) -> Any:
+    """Returns n as a divisor: 1 for a region without positions, and for sums without n.
+
+    An n that is known to be positive, since it is a constant or by an entry "full", is returned as
+    it is: the program is then the one without regions, to the last bit.
+    """
+    n = sums.get("n", 1.0)
+    constant = isinstance(n, float | np.ndarray | np.generic) and n > 0
+    return n if constant or sums.get("full", False) else nonzero(jnp.asarray(n))
+
+
+def _mean(sums, name):
+    """Returns a sum per position; 0 of a region without any."""
+    return sums[name] / positions(sums)
+
+
 def gram(sums: Sums) -> Float[AnyArray, "c c"]:
     """Returns G."""
-    return sums["s2"] / sums["n"]
+    return _mean(sums, "s2")
 
 
 def mean_covariance(sums: Sums) -> tuple[Float[AnyArray, " c"], Float[AnyArray, "c c"]]:
     """Returns mu and C."""
-    mean = sums["s1"] / sums["n"]
+    mean = _mean(sums, "s1")
     return mean, gram(sums) - jnp.outer(mean, mean)
 
 
@@ -100,9 +118,9 @@ def mean_std(sums: Sums) -> tuple[Float[AnyArray, " c"], Float[Array, " c"]]:
     Variances are at least EPS times the largest mean square; smaller ones, and those that rounding
     made negative, have no gradient.
     """
-    mean = sums["s1"] / sums["n"]
-    square = sums["s2"] / sums["n"]
-    floor = EPS * jnp.maximum(jnp.max(square), jnp.finfo(square.dtype).tiny)
+    mean, square = _mean(sums, "s1"), _mean(sums, "s2")
+    # Not a subnormal number, which is 0 on most devices: the root has no derivative there.
+    floor = jnp.maximum(EPS * jnp.max(square), jnp.finfo(square.dtype).tiny)
     return mean, jnp.sqrt(jnp.maximum(square - mean**2, lax.stop_gradient(floor)))
 
 
@@ -227,7 +245,9 @@ def self_similarity_distance(
     def normalized(z):
         distances = cosine_distances(z, z)
         total = distances.sum(0, keepdims=True)
-        return distances / jnp.maximum(total, jnp.finfo(z.dtype).tiny)
+        # Of equal activations, such as those of a picture of one colour, only rounding is left.
+        rounding = 8 * len(z) * float(jnp.finfo(z.dtype).eps)
+        return jnp.where(total > rounding, distances, 0) / nonzero(total, rounding)
 
     return x.shape[0] * jnp.mean(jnp.abs(normalized(x) - normalized(y)))
 

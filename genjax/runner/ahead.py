@@ -84,17 +84,10 @@ def _step(run: Run, state: Any) -> Program:
     if run.config.data.on_device:
         batch = {key: batch[key] for key in ("index", "slot")}
         whole = jax.eval_shape(lambda: resident(run.train_data))
-        dataset = (
-            parallel.abstract_state(whole) if parallel.kind == "pmap" else _copies(run, whole),
-        )
+        copies = parallel if parallel.kind == "pmap" else Parallel("jit", parallel.devices)
+        dataset = (copies.abstract_state(whole),)
     shapes = (parallel.abstract_state(state), parallel.abstract_batch(batch), *dataset)
     return parallel.compile_train_step(run.train_step, state), shapes
-
-
-def _copies(run: Run, tree: Any) -> Any:
-    """Returns the shapes of what every device has a copy of."""
-    whole = Parallel("jit", run.parallel.devices)
-    return whole.template(tree)
 
 
 def _split(config: ConfigDict, which: int) -> Dataset:

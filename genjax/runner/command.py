@@ -14,6 +14,8 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from genjax.errors import UserError
+from genjax.files import user_path
+from genjax.messages import close_streams, surviving_streams, write_line
 
 # A full disk, a folder that may not be written to.
 MACHINE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
@@ -28,25 +30,26 @@ def run_main(main: Callable[[list[str]], Any], config: str | Path | None = None)
     """
     if config and not any(arg.split("=")[0] in ("--config", "-config") for arg in sys.argv[1:]):
         sys.argv.insert(1, f"--config={config}")
-    try:
-        app.run(main, flags_parser=functools.partial(_parse, has_config=config is not None))
-    except UserError as error:
-        _print_error(error)
-        _leave(error.exit_code)
-    except KeyboardInterrupt:
-        _leave(130)
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno in MACHINE_ERRORS:
+    with surviving_streams():
+        try:
+            app.run(main, flags_parser=functools.partial(_parse, has_config=config is not None))
+        except UserError as error:
             _print_error(error)
-        else:
-            traceback.print_exc()
-        _leave(1)
+            _leave(error.exit_code)
+        except KeyboardInterrupt:
+            _leave(130)
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno in MACHINE_ERRORS:
+                _print_error(error)
+            else:
+                traceback.print_exc()
+            _leave(1)
 
 
 def _parse(argv, has_config):
     """Parses the command line; whatever is wrong with it, or with the config, becomes one line."""
     try:
-        rest = flags.FLAGS(argv)
+        rest = flags.FLAGS([_with_home(arg) for arg in argv])
         if has_config:
             flags.FLAGS.config.keys()  # a file that failed to load says so when it is first used
         return rest
@@ -55,6 +58,14 @@ def _parse(argv, has_config):
     except Exception as error:
         text = _explain(argv, error) if has_config else " ".join(str(error).split())
         raise UserError(text) from error
+
+
+def _with_home(arg: str) -> str:
+    """Expands ~ in --config=~/path, which a shell leaves alone."""
+    flag, equals, path = arg.partition("=")
+    if flag.lstrip("-") != "config" or not path.startswith("~"):
+        return arg
+    return f"{flag}{equals}{user_path(path, '--config')}"
 
 
 def _explain(argv, error):
@@ -88,13 +99,12 @@ def _explain(argv, error):
 
 def _print_error(error):
     """One line in one write: the messages of several processes may share a file."""
-    sys.stderr.write(f"error: {error}\n")
+    write_line(f"error: {error}")
 
 
 def _leave(code):
     """Ends the process; with several, at once: JAX would first wait for the others."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    close_streams()
     if "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized():
         os._exit(code)
     sys.exit(code)

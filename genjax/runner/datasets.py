@@ -28,12 +28,19 @@ def find_sources(config: ConfigDict) -> list:
         source = find_source(name, split, config.data.data_dir)
         if source.size < 1:
             raise UserError(f"dataset '{source.name}' has an empty split '{source.split}'")
+        describe(source)
         sources.append(source)
     train, evaluation = (len(source.class_names) for source in sources)
     what = f"a dataset of {train} classes as '{config.data.name}' has, not {evaluation}"
     require(train == evaluation, "data.eval_name", eval_name, what)
     check_size(sources[0], sources[0].size, config)
     return sources
+
+
+def describe(source) -> None:
+    """Says what was found in a folder of pictures; of other data there is nothing to say."""
+    if source.summary:
+        say(f"{source.name} ({source.split}): {source.summary}")
 
 
 def load_splits(config: ConfigDict, *sources) -> list[Dataset | StreamedDataset]:

@@ -19,7 +19,7 @@ from genjax.data.dataset import eval_batches
 from genjax.errors import RunError
 from genjax.runner.judge import IN_LOOP
 from genjax.runner.run import Run
-from genjax.runner.terminal import warn
+from genjax.runner.terminal import unless_it_fails, warn
 from genjax.train.parallel import Mapped, Parallel, is_main
 
 Tree = tuple[Any, Any]
@@ -80,8 +80,9 @@ class Evaluator:
         numbers = family.summarize(values)
         pictures = {}
         if family.evaluation_figures and is_main():
+            draw = lambda: family.evaluation_figures(values)
             try:
-                pictures = family.evaluation_figures(values)
+                pictures = unless_it_fails("the figures of the evaluation", draw) or {}
             except plots.NotFiniteError as error:  # the numbers say so, too
                 warn(str(error))
         return {f"eval/{name}": float(number) for name, number in numbers.items()}, pictures

@@ -53,6 +53,8 @@ class Family(Protocol):
       whole_batch: what in `loss` is not a mean over examples, named for the user; gradients of
         parts of a batch cannot be averaged then. Model state that changes is found without it.
       line_search: whether `train_step` gives the optimizer the loss as a function.
+      updates_per_step: (key in the optimizer's state, updates in each step) of each optimizer of a
+        family with several, the one of config.optim.lr first; () for one optimizer.
       frozen: {entry of model_state that no step changes: a description with its SHA-256}.
         Checkpoints leave those out; `init` makes them again.
     """
@@ -65,6 +67,10 @@ class Family(Protocol):
     @property
     def whole_batch(self) -> str:
         return ""
+
+    @property
+    def updates_per_step(self) -> tuple[tuple[str, int], ...]:
+        return ()
 
     @property
     def frozen(self) -> dict[str, str]:

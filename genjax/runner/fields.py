@@ -9,13 +9,19 @@ A family declares its fields as nested dictionaries,
 
 `defaults` turns them into the plain values of an ml_collections ConfigDict, which a config file and
 the command line override as usual; `check_fields` compares a finished config with the rules.
+
+A field that only some values of other fields give an effect says so next to its default,
+
+  "eta": field(0.0, "noise of ddim", only_with=one_of("sample.sampler", "ddim")),
+
+and `check_idle` refuses every other value of it where it has none.
 """
 
 import dataclasses
 import difflib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -24,6 +30,46 @@ from ml_collections import ConfigDict
 from genjax.errors import UserError
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
+
+
+@dataclasses.dataclass(frozen=True)
+class When:
+    """A condition on other fields: one of its tests holds. `|` joins two conditions.
+
+    Attributes:
+      tests: (dotted key of a field, value -> whether the test holds, the values in words). A field
+        that has no effect itself, or that the config does not have, fails its test.
+    """
+
+    tests: tuple[tuple[str, Callable[[Any], bool], str], ...]
+
+    def __or__(self, other: "When") -> "When":
+        return When(self.tests + other.tests)
+
+
+def one_of(key: str, *values: Any) -> When:
+    """Returns the condition that a field has one of some values."""
+    words = " or ".join(filter(None, [", ".join(map(str, values[:-1])), str(values[-1])]))
+    return When(((key, lambda value: value in values, f"={words}"),))
+
+
+def other_than(key: str, *values: Any) -> When:
+    """Returns the condition that a field has none of some values."""
+    words = f" other than {' or '.join(map(repr, values))}"
+    return When(((key, lambda value: value not in values, words),))
+
+
+def is_set(*keys: str) -> When:
+    """Returns the condition that one of some fields is not 0, False or empty."""
+    return When(tuple((key, bool, " set") for key in keys))
+
+
+def starts_with(key: str, *prefixes: str) -> When:
+    """Returns the condition that a text starts with one of some prefixes."""
+    return When(((key, lambda value: str(value).startswith(prefixes), f"={prefixes[0]}..."),))
+
+
+NEVER = When(())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +86,7 @@ class Field:
       nonempty: whether a tuple must have an element.
       finite: whether a float must be finite, in float32 as well, which networks compute in. NaN is
         never allowed.
+      only_with: conditions that must all hold for the field to have an effect.
     """
 
     default: Any
@@ -52,6 +99,7 @@ class Field:
     items: type | None = None
     nonempty: bool = False
     finite: bool = True
+    only_with: tuple[When, ...] = ()
 
     def check(self, key: str, value: Any) -> None:
         """Raises a UserError that names `config.<key>` where `value` is not allowed."""
@@ -106,17 +154,34 @@ class Field:
             parts.append(f"{'at most' if self.below is None else 'less than'} {_short(high)}")
         if is_float and self.finite:
             parts.append("finite in float32")
-        return " and ".join(parts)
+        return " and ".join(parts) or "a number"
 
 
 def field(default: Any, doc: str = "", **rules: Any) -> Field:
     """Declares a config field; `rules` are those of `Field`.
 
-    `one_of` takes any iterable of names, such as the dictionary whose entries they pick.
+    `one_of` takes any iterable of names, such as the dictionary whose entries they pick;
+    `only_with` one condition or a tuple of them.
     """
     if "one_of" in rules:
         rules["one_of"] = tuple(rules["one_of"])
+    if isinstance(rules.get("only_with"), When):
+        rules["only_with"] = (rules["only_with"],)
     return Field(default, doc, **rules)
+
+
+def unused(fields: "Fields", *keys: str) -> dict[str, Any]:
+    """Returns declared fields (those of some names only) as a family declares what it ignores.
+
+    Any value but the default is then refused.
+    """
+    return {
+        key: dataclasses.replace(value, only_with=(NEVER,))
+        if isinstance(value, Field)
+        else unused(value)
+        for key, value in fields.items()
+        if not keys or key in keys
+    }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,6 +257,117 @@ def check_fields(config: ConfigDict, fields: Fields, prefix: str = "") -> None:
             _check_choice(config[key], value, name)
         else:
             check_fields(config[key], value, f"{name}.")
+
+
+# ---- Fields without an effect ----
+
+
+class _Effects:
+    """Which fields of a config have an effect.
+
+    Attributes:
+      fields: {dotted key: declared field} of those that the config has.
+      values: {dotted key: value} of the same, and of the names that pick groups.
+    """
+
+    def __init__(self, config: ConfigDict, fields: Fields):
+        self.fields: dict[str, Field] = {}
+        self.values: dict[str, Any] = {}
+        self._add(config, fields, "")
+
+    def _add(self, config, fields, prefix):
+        for key, value in fields.items():
+            name = f"{prefix}{key}"
+            if key not in config:
+                continue
+            if isinstance(value, Field):
+                self.fields[name], self.values[name] = value, config[key]
+            elif isinstance(value, Choice):
+                self.values[f"{name}.name"] = picked = config[key].get("name")
+                self._add(config[key], value.groups.get(picked, {}), f"{name}.")
+            else:
+                self._add(config[key], value, f"{name}.")
+
+    def failing(self, key: str) -> When | None:
+        """Returns the condition, of a field or of one that it depends on, that takes its effect.
+
+        None for a field with an effect.
+        """
+        for when in self.fields[key].only_with if key in self.fields else ():
+            able = [k for k, holds, _ in when.tests if k in self.values and holds(self.values[k])]
+            if not able:
+                return when
+            causes = [self.failing(k) if k != key else None for k in able]
+            if None not in causes:
+                return causes[0]
+        return None
+
+    def idle(self) -> list[str]:
+        """Lists the fields without an effect."""
+        return [key for key in self.fields if self.failing(key)]
+
+    def depends_on(self, key: str, others: Collection[str]) -> bool:
+        """Returns whether some of `others` decide about the effect of a field."""
+        rules = self.fields[key].only_with if key in self.fields else ()
+        tested = [k for when in rules for k, _, _ in when.tests if k != key]
+        return any(k in others or self.depends_on(k, others) for k in tested)
+
+
+def idle_defaults(config: ConfigDict, fields: Fields) -> list[str]:
+    """Lists the dotted keys of fields that have no effect and are at their defaults."""
+    effects = _Effects(config, fields)
+    return [key for key in effects.idle() if effects.values[key] == effects.fields[key].default]
+
+
+def check_idle(config: ConfigDict, fields: Fields, used: tuple[str, ...] = ()) -> None:
+    """Refuses values of fields that have no effect; a default is always allowed.
+
+    Args:
+      config: with all of `fields`.
+      fields: as declared.
+      used: beginnings of keys that have an effect all the same.
+
+    Raises:
+      UserError: one line about the first such field, which names the others.
+    """
+    effects = _Effects(config, fields)
+    wrong = [
+        key
+        for key in effects.idle()
+        if effects.values[key] != effects.fields[key].default and not key.startswith(used)
+    ]
+    if not wrong:
+        return
+    key, when = wrong[0], effects.failing(wrong[0])
+    default = effects.fields[key].default
+    there = [k for k, *_ in when.tests if k in effects.values and k != key] or ["experiment"]
+    with_what = " and ".join(f"config.{k}={effects.values.get(k)}" for k in there)
+    what = f"{default:g}" if isinstance(default, float) else repr(default)
+    what += f" with {with_what}: it has no effect there"
+    if when.tests:
+        needed = " or ".join(f"config.{k}{words}" for k, _, words in when.tests)
+        what += f", only with {needed}"
+    if len(wrong) > 1:
+        what += f" (the same holds for {', '.join(f'config.{k}' for k in wrong[1:])})"
+    require(False, key, effects.values[key], what)
+
+
+def forget_idle(
+    config: ConfigDict, fields: Fields, changed: Collection[str], keep: Collection[str] = ()
+) -> ConfigDict:
+    """Resets fields to their defaults that lost their effect by a change of other fields.
+
+    Args:
+      config: changed in place and returned.
+      fields: as declared.
+      changed: dotted keys of the fields that were changed; idle ones among them are reset, too.
+      keep: keys that are left alone.
+    """
+    effects = _Effects(config, fields)
+    for key in effects.idle():
+        if key not in keep and (key in changed or effects.depends_on(key, changed)):
+            config.update_from_flattened_dict({key: effects.fields[key].default})
+    return config
 
 
 def _check_choice(config: ConfigDict, choice: Choice, prefix: str) -> None:

@@ -1,5 +1,6 @@
 """Pictures that a run saves: samples, the family's figures, and where they come from."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from genjax import files, plots, rng
 from genjax.metrics.arrays import sample_order
 from genjax.runner.evaluator import Sampler, Stop, never
 from genjax.runner.run import Run
-from genjax.runner.terminal import say, warn
+from genjax.runner.terminal import say, unless_it_fails
 from genjax.runner.workdir import samples_png
 from genjax.train.logs import MetricLog, NoLog
 from genjax.train.parallel import is_main
@@ -60,29 +61,41 @@ class Drawer:
         if run.family.figures:
             local = run.parallel.to_local(tree)
             if is_main():
-                rngs = rng.Rngs(jax.random.key(0), 0, jnp.asarray(self._examples["index"]))
-                examples = jax.tree.map(jnp.asarray, self._examples)
-                batch = run.transform(examples, rngs, train=False)
+                draw = lambda: self._family_figures(*local)
                 try:
-                    pictures = run.family.figures(*local, batch)
+                    pictures = unless_it_fails(f"the figures of step {step}", draw) or {}
                 except plots.NotFiniteError as error:  # other processes go on to sample
                     refused = error
             save_figures(self._figures, pictures, provenance)
         if self._sampler:
             config = run.config.sample
             count = min(config.num, MAX_IN_GRID)
-            images = self._sampler(tree, config.seed, np.arange(count), stop)
-            if images is None:
+
+            def draw():
+                images = self._sampler(tree, config.seed, np.arange(count), stop)
+                return [None if images is None else plots.grid(images)]
+
+            if jax.process_count() == 1:
+                drawn = unless_it_fails(f"samples of step {step}", draw) or []
+            else:  # the others may not have failed, and would wait for this one
+                drawn = draw()
+            if drawn and drawn[0] is None:
                 return False
-            pictures["samples"] = plots.grid(images)
-            path = samples_png(self._workdir, step)
-            save_png(path, pictures["samples"], {**provenance, "seed": config.seed})
+            for pictures["samples"] in drawn:
+                path = samples_png(self._workdir, step)
+                save_png(path, pictures["samples"], {**provenance, "seed": config.seed})
         if log:
             for name, picture in pictures.items():
-                log.write_image(step, f"figures/{name}", picture)
+                write = functools.partial(log.write_image, step, f"figures/{name}", picture)
+                unless_it_fails(f"{name} for TensorBoard", write)
         if refused:
             raise refused
         return True
+
+    def _family_figures(self, params: Any, model_state: Any) -> dict[str, np.ndarray]:
+        run, rngs = self._run, rng.Rngs(jax.random.key(0), 0, jnp.asarray(self._examples["index"]))
+        batch = run.transform(jax.tree.map(jnp.asarray, self._examples), rngs, train=False)
+        return run.family.figures(params, model_state, batch)
 
 
 def save_figures(folder: Path, pictures: dict[str, np.ndarray], provenance: Provenance) -> None:
@@ -95,10 +108,7 @@ def save_png(path: Path, picture: np.ndarray, provenance: Provenance) -> None:
     """Saves a picture in the main process; one that cannot be written does not end a run."""
     if not is_main():
         return
-    try:
-        plots.save_png(path, picture, provenance)
-    except OSError as error:
-        warn(f"could not write {path}: {error}")
+    unless_it_fails(str(path), lambda: plots.save_png(path, picture, provenance))
 
 
 def save_images(

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from genjax.runner.run import Run
-from genjax.runner.terminal import say
+from genjax.runner.terminal import say, warn
 from genjax.train.guard import NotFinite
 
 # Dispatches under way before the numbers of the oldest are fetched: waiting for the newest would
@@ -68,3 +68,28 @@ class HealthQueue:
     def clear(self) -> None:
         """Forgets dispatches that were not checked: their states are given up."""
         self._under_way.clear()
+
+
+class SkippedSteps:
+    """Says how many steps `config.optim.skip_norm` left out, whenever metrics are written.
+
+    Args:
+      skip_norm: 0 for a run that leaves none out: nothing is said.
+      step, skipped: steps done, and left out of these, where the run starts or continues.
+    """
+
+    def __init__(self, skip_norm: float | int, step: int, skipped: int):
+        self._skip_norm, self._step, self._skipped = skip_norm, step, skipped
+
+    def update(self, step: int, metrics: dict[str, float]) -> None:
+        """Takes the metrics of a step, and says what was left out since the last ones."""
+        if not self._skip_norm:
+            return
+        skipped = int(metrics["train/skipped_steps"])
+        if skipped > self._skipped:
+            warn(
+                f"{skipped - self._skipped} of the steps {self._step + 1} to {step} are left out, "
+                f"{skipped} in all: gradients not finite, or above "
+                f"config.optim.skip_norm={self._skip_norm}"
+            )
+        self._step, self._skipped = step, skipped

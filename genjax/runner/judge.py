@@ -31,8 +31,8 @@ from genjax.metrics.image_sets import (
 )
 from genjax.metrics.neighbours import nearest_neighbours, share_of_copies
 from genjax.metrics.nets import OF_DATASET, PINNED, FeatureNet, load_net
-from genjax.models.inception import RESIZES
 from genjax.runner.fields import choose, require
+from genjax.runner.terminal import unless_it_fails
 from genjax.train.parallel import Parallel, agreed, main_first
 
 # A metric in addition to `METRICS`: the share of near copies of training images, by pixels.
@@ -81,13 +81,12 @@ class Judge:
         options = config.eval
         for metric in options.metrics:
             choose((*METRICS, COPIES), metric, "eval.metrics")
-        choose(RESIZES, options.resize, "eval.resize")
-        choose(("train", "eval"), options.reference, "eval.reference")
         name = options.net or OF_DATASET.get(config.data.name)
         if name is None:
             raise UserError(
                 f"no feature net is known for dataset '{config.data.name}': set config.eval.net to "
-                f"one of {', '.join(PINNED)}, inception, or the path of a feature_net.npz"
+                f"one of {', '.join(PINNED)}, inception, or the path of a feature_net.npz; or "
+                "compare no samples: config.eval.num_samples=0 and num_samples_in_loop=0"
             )
         stacked = config.data.name == "stacked_mnist"
         shape = tuple(config.data.image_shape)
@@ -175,8 +174,10 @@ class Judge:
         if compared:
             numbers = compare(self.real, generated, compared, self.net.published)
         if COPIES in metrics:
-            rates, pictures["nearest_training_images"] = self._copies(sample)
+            rates, nearest = self._copies(sample)
             numbers.update(zip(self._copies_names(num_images), rates, strict=True))
+            panel = unless_it_fails("nearest images", lambda: self._panel(sample, nearest))
+            pictures = {} if panel is None else {"nearest_training_images": panel}
         return {f"eval/{name}": float(value) for name, value in numbers.items()}, pictures
 
     def describe(self, num_images: int, **more: Any) -> dict[str, Any]:
@@ -278,8 +279,7 @@ class Judge:
         """Looks for generated images, and as many held-out ones, in the training set, by pixels.
 
         Returns:
-          (the copying rates of both, a picture of some of the generated images with the training
-          images nearest to each on its right).
+          (the copying rates of both, the indices of the training images nearest to each image).
         """
         training = self.train_data.images
         held_out = self.eval_data.images[sample_order(len(self.eval_data))[: len(images)]]
@@ -287,9 +287,13 @@ class Judge:
         queries = np.concatenate([flat(images), flat(held_out)])
         nearest, distances = nearest_neighbours(queries, flat(training), NUM_NEIGHBOURS)
         rates = [share_of_copies(some) for some in np.split(distances, [len(images)])]
+        return rates, nearest[: len(images)]
+
+    def _panel(self, images: np.ndarray, nearest: np.ndarray) -> np.ndarray:
+        """Draws some images with the training images nearest to each in pixels on its right."""
         shown = zip(images[:NUM_PANEL], nearest)
-        rows = [np.concatenate([[one], training[near]]) for one, near in shown]
-        return rates, plots.grid(np.concatenate(rows), NUM_NEIGHBOURS + 1)
+        rows = [np.concatenate([[one], self.train_data.images[near]]) for one, near in shown]
+        return plots.grid(np.concatenate(rows), NUM_NEIGHBOURS + 1)
 
 
 def check_enough(count: int, what: str, metrics: tuple[str, ...]) -> None:

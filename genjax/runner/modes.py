@@ -11,7 +11,7 @@ from genjax.data.dataset import eval_batches
 from genjax.data.sources import find_source
 from genjax.errors import UserError
 from genjax.runner.config import check_config
-from genjax.runner.datasets import find_sources, load_splits
+from genjax.runner.datasets import describe, find_sources, load_splits
 from genjax.runner.evaluator import FullEvaluator, Sampler, sampled_labels
 from genjax.runner.family import find_family, optional
 from genjax.runner.figures import Drawer, save_figures, save_images
@@ -100,8 +100,10 @@ def evaluate_images(
     """
     images = f"npz:{images}" if images.endswith(".npz") and ":" not in images else images
     generated = main_first(lambda: find_source(images, "all"))
+    describe(generated)
     parallel = Parallel.create(config.parallel, config.num_devices)
-    check_config(config, find_family(config.experiment).FIELDS, parallel.size)
+    used = ("eval.", "data.bad_images")  # whatever the run itself does with them
+    check_config(config, find_family(config.experiment).FIELDS, parallel.size, used)
     sources = main_first(lambda: find_sources(config))
     generated, train_data, eval_data = load_splits(config, generated, *sources)
     judge = Judge.create(config, parallel, train_data, eval_data)

@@ -1,10 +1,12 @@
 """Where a run is: its state, its step, and its place in the order of the data."""
 
+import functools
 import json
 import math
+from typing import Any
 
 from genjax.runner.run import Run
-from genjax.runner.workdir import check_restored
+from genjax.runner.workdir import check_restored, describe_data
 from genjax.train.checkpoint import Checkpoints
 from genjax.train.guard import NotFinite
 from genjax.train.state import TrainState
@@ -28,6 +30,10 @@ class Position:
         self._run, self.checkpoints = run, checkpoints
         self.state: TrainState | None = None
         self.step, self.data_offset, self.rollbacks = 0, 0, 0
+
+    @functools.cached_property
+    def _described_data(self) -> dict[str, Any]:
+        return describe_data(self._run)
 
     def initialise(self) -> None:
         """Puts the initial state on the devices, unless there is a state already."""
@@ -54,7 +60,11 @@ class Position:
     def save(self, metrics: dict[str, float] | None) -> None:
         """Saves a checkpoint; `metrics` are those of an evaluation at this step, if any."""
         state = self._run.parallel.to_global(self._run.saved(self.state))
-        extra = {"data_offset": self.data_offset, "rollbacks": self.rollbacks}
+        extra = {
+            "data_offset": self.data_offset,
+            "rollbacks": self.rollbacks,
+            "data": self._described_data,
+        }
         if self._run.family.frozen:
             extra["frozen"] = self._run.family.frozen
         config = json.loads(self._run.config.to_json())

@@ -14,7 +14,7 @@ from genjax.runner.figures import save_figures, through_training
 from genjax.runner.position import Position
 from genjax.runner.provenance import protocol_of
 from genjax.runner.run import Run
-from genjax.runner.terminal import say
+from genjax.runner.terminal import say, unless_it_fails
 from genjax.train import logs
 from genjax.train.parallel import in_main, is_main
 
@@ -68,10 +68,11 @@ def finish(
     if is_main():
         files.write_json(workdir / "report.json", report)
         shape = run.family.sample_shape or tuple(run.config.data.image_shape)
-        pictures = {
-            "curves": plots.curves(logs.read_metrics(workdir / "metrics.jsonl")),
-            "through_training": through_training(workdir, shape),
+        draw = {
+            "curves": lambda: plots.curves(logs.read_metrics(workdir / "metrics.jsonl")),
+            "through_training": lambda: through_training(workdir, shape),
         }
+        pictures = {name: unless_it_fails(name, each) for name, each in draw.items()}
         drawn = {name: picture for name, picture in pictures.items() if picture is not None}
         save_figures(workdir / "figures", drawn, {**provenance, "step": position.step})
     print_report(workdir, report)

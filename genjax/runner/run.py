@@ -6,7 +6,6 @@ import functools
 import json
 import zlib
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -20,10 +19,11 @@ from genjax.data.sources import cache_root
 from genjax.data.transforms import Transform
 from genjax.devices import tracing_for
 from genjax.errors import UserError
-from genjax.runner.config import check_config
+from genjax.files import user_path
+from genjax.runner.config import FIELDS, check_values
 from genjax.runner.datasets import check_size, find_sources, first_images, load_splits
 from genjax.runner.family import Family, find_family
-from genjax.runner.fields import choose, flatten, require
+from genjax.runner.fields import check_idle, choose, flatten, merged, require
 from genjax.runner.judge import IN_LOOP, Judge
 from genjax.runner.terminal import warn
 from genjax.train.cadence import Cadence
@@ -95,7 +95,7 @@ class Run:
         module = find_family(config.experiment)
         compiler_is_checked = parallel is None
         parallel = parallel or Parallel.create(config.parallel, config.num_devices)
-        check_config(config, module.FIELDS, parallel.size)
+        check_values(config, module.FIELDS, parallel.size)
         _check_same(config.to_json(), "the processes of this run were started with other configs")
         cadence = Cadence(*(getattr(config, f.name) for f in dataclasses.fields(Cadence)))
         steps_per_call = _steps_per_call(config.steps_per_call, cadence, parallel.platform)
@@ -110,7 +110,8 @@ class Run:
             len(sources[0]),
         )
         train_step, init = _make_step(config, family, transform)
-        with tracing_for(parallel.platform):
+        check_idle(config, merged(FIELDS, module.FIELDS))  # after mistakes that are worse
+        with tracing_for(parallel.devices[0]):
             evaluated, model_state = _check_shapes(config, family, train_step, init)
         _check_statistics(config, family, model_state)
         judge = _make_judge(config, family, parallel, sources)
@@ -215,7 +216,7 @@ def _make_step(
     what = f"another with config.experiment='{config.experiment}'"
     require(able, "optim.name", name, what)
     schedule = make_schedule(
-        lr, optim.pop("schedule"), optim.pop("warmup_steps"), config.num_train_steps
+        lr, optim.pop("schedule"), optim["warmup_steps"], config.num_train_steps
     )
     tx = make_optimizer(name, schedule, **optim)
     ema = Ema(batch_size=config.batch_size, **config.ema.to_dict())
@@ -229,7 +230,15 @@ def _make_step(
         init_optimizer = lambda params: family.init_optimizer(tx, params)
         return init_state(config.seed, make, init_optimizer, ema, family.averaged)
 
-    return TrainStep(update, transform, schedule, config.nonfinite.policy), init
+    step = TrainStep(
+        update,
+        transform,
+        schedule,
+        config.nonfinite.policy,
+        skips_large=config.optim.skip_norm > 0,
+        updates_per_step=family.updates_per_step,
+    )
+    return step, init
 
 
 def _batch_shapes(config: ConfigDict) -> dict[str, jax.ShapeDtypeStruct]:
@@ -352,9 +361,9 @@ def _computes_in_half(config: ConfigDict) -> bool:
     for value in flatten(config).values():
         if not (isinstance(value, str) and value):
             continue
-        path = Path(value).expanduser() / "config.json"
-        # What is wrong with such a file is said when it is used.
-        with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+        # What is wrong with such a path or file is said when it is used.
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError, UserError):
+            path = user_path(value, "config") / "config.json"
             if path.is_file():
                 dtypes.append(json.loads(path.read_text())["config"]["compute_dtype"])
     return any(dtype != "float32" for dtype in dtypes)

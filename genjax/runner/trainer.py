@@ -32,7 +32,7 @@ from genjax.plots import NotFiniteError
 from genjax.runner.batches import Batches
 from genjax.runner.evaluator import FullEvaluator, check_finite
 from genjax.runner.figures import Drawer, save_figures
-from genjax.runner.health import HealthQueue
+from genjax.runner.health import HealthQueue, SkippedSteps
 from genjax.runner.position import Position
 from genjax.runner.provenance import provenance_of
 from genjax.runner.report import finish, finished_report
@@ -51,6 +51,7 @@ from genjax.train import logs
 from genjax.train.guard import NotFinite
 from genjax.train.lock import locked
 from genjax.train.parallel import agreed, in_main, is_main
+from genjax.train.programs import CompiledStep, step_report
 from genjax.train.signals import StopOnSignal
 
 
@@ -157,8 +158,12 @@ class Trainer:
         config, position = self.run.config, self.position
         position.initialise()
         self.health = HealthQueue(self.run)
+        skipped = int(np.ravel(self.run.parallel.fetch(position.state.skipped))[0])
+        self.skipped = SkippedSteps(self.run.config.optim.skip_norm, position.step, skipped)
         state = jax.eval_shape(self.run.init)
-        compiled = lambda k: self.run.parallel.compile_train_step(self.run.train_step, state, k)
+        compiled = lambda k: CompiledStep(
+            self.run.parallel.compile_train_step(self.run.train_step, state, k)
+        )
         self.steps = {count: compiled(count) for count in {1, self.run.steps_per_call}}
         with contextlib.ExitStack() as stack:
             open_until_end = lambda x: stack.enter_context(contextlib.closing(x))
@@ -181,11 +186,23 @@ class Trainer:
         self.signals.something_to_save = jax.process_count() > 1
         if self.eval_metrics is None:  # there was no step left to train
             self.eval_metrics, _ = self.evaluator(self.run.eval_tree(position.state), last=True)
+        if position.step == self.first_step:
+            return self.eval_metrics, {}
         speed = {
             "images_per_second": self.progress.images_per_second,
             "first_step_seconds": self.first_step_seconds,
         }
-        return self.eval_metrics, speed if position.step > self.first_step else {}
+        return self.eval_metrics, {**speed, **self.costs()}
+
+    def costs(self) -> dict[str, float]:
+        """Returns what the compiler says of a step on one device, and its use of that device."""
+        rate = self.progress.images_per_second / self.run.config.batch_size
+        device, per_call = self.run.parallel.devices[0], self.run.steps_per_call
+        costs = dict(self.steps[per_call].costs or self.steps[1].costs)
+        if self.steps[per_call].costs and device.platform == "cpu":
+            # Elsewhere the steps of a dispatch are a loop, whose FLOPs are those of one pass.
+            costs["flops"] = costs.get("flops", 0) / per_call
+        return step_report(costs, rate, device.device_kind)
 
     def _loop_with_rollbacks(self) -> bool:
         """Runs the loop; on numbers that are not finite goes back, as the config allows."""
@@ -270,7 +287,17 @@ class Trainer:
         if self.first_step_seconds is None:
             jax.block_until_ready(self.position.state)
             self.first_step_seconds = time.perf_counter() - self._began
+            self.say_costs()
             self.progress.restart(self.position.step)
+
+    def say_costs(self) -> None:
+        """Says what a step costs, once it is compiled."""
+        costs = self.costs()
+        flops, memory = costs.get("step_flops"), costs.get("step_memory_bytes")
+        said = [f"{flops / 1e9:,.4g} GFLOP"] * bool(flops)
+        said += [f"{memory / 1e6:,.4g} MB of memory"] * bool(memory)
+        if said:
+            say(f"a step on one device: {', '.join(said)} (compiled)")
 
     def should_stop(self) -> bool:
         """Returns whether to stop after this step."""
@@ -289,10 +316,11 @@ class Trainer:
         values = {f"train/{k}": float(np.ravel(v)[-1]) for k, v in fetched.items()}
         if self.run.config.nonfinite.policy == "rollback":
             values["train/rollbacks"] = self.position.rollbacks
+        self.skipped.update(step, values)
         self.log.write(step, values)
         self.progress.update(step, values)
-        speed = {"time/images_per_second": self.progress.images_per_second}
-        self.log.write_events(step, speed)
+        speed = {"images_per_second": self.progress.images_per_second, **self.costs()}
+        self.log.write_events(step, {f"time/{name}": value for name, value in speed.items()})
 
     def evaluate(self) -> dict[str, float] | None:
         """Evaluates and saves the figures; returns the metrics, or None if a stop cut it short."""

@@ -27,7 +27,8 @@ def variants(get_config: Callable[[], ConfigDict]) -> Callable[..., ConfigDict]:
         config = get_config()
         config.num_seeds = options["seeds"]
         if options["smoke"]:
-            apply_smoke(config, find_family(config.experiment).smoke(config))
+            family = find_family(config.experiment)
+            apply_smoke(config, family.smoke(config), family.FIELDS)
         return config
 
     return with_argument

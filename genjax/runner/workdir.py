@@ -9,10 +9,12 @@ from ml_collections import ConfigDict
 
 import genjax
 from genjax import files
+from genjax.data.picture import picture_source
+from genjax.data.source import sha256_of
 from genjax.errors import UserError
-from genjax.runner.config import FIELDS, changed_keys
+from genjax.runner.config import FIELDS, FROZEN, PICTURES, changed_keys, moved_keys
 from genjax.runner.family import find_family
-from genjax.runner.fields import defaults, flatten, merged
+from genjax.runner.fields import defaults, flatten, idle_defaults, merged
 from genjax.runner.run import Run
 from genjax.runner.terminal import warn
 from genjax.train.checkpoint import Checkpoints
@@ -21,7 +23,14 @@ from genjax.train.parallel import from_main, is_main
 
 
 def check_folder(workdir: str | Path) -> None:
-    """Raises a UserError for a workdir that is a file, or below one."""
+    """Raises a UserError for a workdir that is a file, or below one, or has no name in Unicode."""
+    try:
+        str(Path(workdir).absolute()).encode()
+    except UnicodeEncodeError as error:  # the library that writes checkpoints takes no other
+        raise UserError(
+            f"--workdir={workdir} has a name that is not UTF-8, in which no checkpoint can be "
+            "written; choose another --workdir"
+        ) from error
     there = Path(workdir).absolute()
     while not there.exists():
         there = there.parent
@@ -59,9 +68,13 @@ def check_restored(
     was trained with other frozen weights."""
     what = f"step {meta['step']} in {workdir}"
     _compare(what, meta["config"], run.config, may_differ)
+    # Checkpoints of before 0.2 do not know their data; config.json does, and was compared.
+    if "data" in meta["extra"]:
+        _check_same_data(what, meta["config"], meta["extra"]["data"], run)
     there = meta["extra"].get("frozen", {})
     for name, now in run.family.frozen.items():
-        if there.get(name) != now:
+        # The last word is the checksum; what is before it, a path, may differ.
+        if str(there.get(name)).split()[-1] != now.split()[-1]:
             raise UserError(
                 f"{what} was trained with another '{name}': {there.get(name)} there, {now} now; "
                 "bring it back, or choose another --workdir"
@@ -71,12 +84,18 @@ def check_restored(
 def _compare(what: Any, there: dict, config: ConfigDict, may_differ: tuple[str, ...]) -> None:
     # Fields that are newer than the run had their defaults then.
     known = {**flatten(_all_defaults(config)), **flatten(there)}
-    changed = changed_keys(known, flatten(config))
+    fields = merged(FIELDS, find_family(config.experiment).FIELDS)
+    changed = changed_keys(known, flatten(config), idle_defaults(config, fields))
     changed = {k: v for k, v in changed.items() if not k.startswith(tuple(may_differ))}
     if changed:
         listed = "; ".join(
             f"config.{k}: {old!r} there, {new!r} now" for k, (old, new) in changed.items()
         )
+        if "num_train_steps" in changed:
+            listed += (
+                f" (with config.optim.schedule={config.optim.schedule} the learning rate of every "
+                "step depends on the last one)"
+            )
         raise UserError(f"{what} belongs to another config ({listed}); choose another --workdir")
 
 
@@ -119,32 +138,69 @@ def _with_tuples(value: Any) -> Any:
 def check_data(workdir: str | Path, run: Run) -> None:
     """Raises a UserError if the data are no longer what they were when the run started."""
     path = Path(workdir) / "config.json"
-    known = _read(path).get("data", {}) if path.exists() else {}
-    for key, now in describe_data(run).items():
-        if key in known and known[key] != now:
+    if path.exists():
+        content = _read(path)
+        _check_same_data(workdir, content["config"], content.get("data", {}), run)
+
+
+def _check_same_data(workdir: Any, config: dict, known: dict[str, Any], run: Run) -> None:
+    """Compares the data of a run with what is known of them; paths may differ, checksums may not.
+
+    Args:
+      workdir: where the run is, for messages.
+      config: that the data are known of.
+      known: as `describe_data` returns it.
+      run: as it is now.
+    """
+    described = describe_data(run)
+    for key, now in described.items():
+        then = known.get(key, now)
+        accepted = (now["fingerprint"], now.get("former_fingerprint"))
+        if then["fingerprint"] not in accepted or then["num_examples"] != now["num_examples"]:
             raise UserError(
                 f"dataset '{now['name']}' ({now['split']}) has changed on disk since {workdir} "
-                f"began: {known[key]['num_examples']} examples, fingerprint "
-                f"{known[key]['fingerprint'][:12]} then, {now['num_examples']}, "
+                f"began: {then['num_examples']} examples, fingerprint "
+                f"{then['fingerprint'][:12]} then, {now['num_examples']}, "
                 f"{now['fingerprint'][:12]} now; bring it back, or choose another --workdir"
+            )
+    loader = run.config.data.loader
+    for key in moved_keys(flatten(config), flatten(run.config)):
+        roles = {"data.name": f"train/{loader}", "data.eval_name": f"eval/{loader}"}
+        if key not in FROZEN and roles.get(key, f"picture/{key}") not in known:
+            raise UserError(
+                f"config.{key} is at another path than when {workdir} began, which does not know "
+                f"its checksum with config.data.loader={loader}: resume with the loader or path "
+                "that it had, or choose another --workdir"
             )
 
 
 def describe_data(run: Run) -> dict[str, dict[str, Any]]:
-    """Returns {"train/array": {...}, "eval/array": {...}}: which data a run uses.
+    """Returns {"train/array": {...}, "eval/array": {...}, ...}: which data a run uses.
 
     The fingerprint is that of the decoded pixels, or, where they are never all decoded, of the
-    files; so each loader has its own entry.
+    files; so each loader has its own entry. Pictures that fields of the config name have one each.
     """
-    return {
-        f"{role}/{run.config.data.loader}": {
+    described = {}
+    for role, data in (("train", run.train_data), ("eval", run.eval_data)):
+        entry = described[f"{role}/{run.config.data.loader}"] = {
             "name": data.name,
             "split": data.split,
             "num_examples": len(data),
             "fingerprint": data.fingerprint,
         }
-        for role, data in (("train", run.train_data), ("eval", run.eval_data))
-    }
+        if data.former_fingerprint:
+            entry["former_fingerprint"] = data.former_fingerprint
+    for key, value in flatten(run.config).items():
+        names = value if isinstance(value, list) else [value]
+        if key in PICTURES and any(names):
+            contents = [picture_source(name, "all").fingerprint for name in names]
+            described[f"picture/{key}"] = {
+                "name": ", ".join(names),
+                "split": key,
+                "num_examples": len(names),
+                "fingerprint": sha256_of(" ".join(contents)),
+            }
+    return described
 
 
 def write_config(workdir: str | Path, run: Run, source: dict[str, str]) -> None:

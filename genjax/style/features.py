@@ -44,18 +44,23 @@ def whiten_and_color(
 
       E_s D_s^(1/2) E_s^T  E_c D_c^(-1/2) E_c^T (c - mu(c)) + mu(s),   C = E D E^T
 
-    Eigenvalues of the content's covariance below EPS times the largest are left out.
+    Eigenvalues of the content's covariance below EPS times the largest are left out, and so are
+    those that rounding alone makes.
     """
     c, s = (x.reshape(-1, x.shape[-1]) for x in (content, style))
     mean_c, mean_s = c.mean(0), s.mean(0)
     c, s = c - mean_c, s - mean_s
     values, vectors = jnp.linalg.eigh(jnp.matmul(c.T, c, precision=_PRECISION) / len(c))
-    kept = values > EPS * values[-1]
+    # In a content of one colour, what differs from the mean is the rounding of the mean.
+    rounding = (16 * jnp.finfo(c.dtype).eps) ** 2 * jnp.sum(mean_c**2)
+    kept = values > jnp.maximum(EPS * values[-1], rounding)
     inverse = jnp.where(kept, lax.rsqrt(jnp.where(kept, values, 1)), 0)
     whitening = jnp.matmul(vectors * inverse, vectors.T, precision=_PRECISION)
     values, vectors = jnp.linalg.eigh(jnp.matmul(s.T, s, precision=_PRECISION) / len(s))
-    coloring = jnp.matmul(vectors * jnp.sqrt(jnp.maximum(values, 0)), vectors.T)
-    out = jnp.matmul(jnp.matmul(c, whitening, precision=_PRECISION), coloring)
+    roots = jnp.sqrt(jnp.maximum(values, 0))
+    coloring = jnp.matmul(vectors * roots, vectors.T, precision=_PRECISION)
+    whitened = jnp.matmul(c, whitening, precision=_PRECISION)
+    out = jnp.matmul(whitened, coloring, precision=_PRECISION)
     return (out + mean_s).reshape(content.shape)
 
 

@@ -86,8 +86,17 @@ def read_alpha(name: str | Path, key: str, size: Size) -> Float[np.ndarray, "h w
 
 
 def read_grey(name: str | Path, key: str, size: Size) -> Float[np.ndarray, "h w"]:
-    """Reads the lightness of a picture, such as a mask, and resizes it; in [0, 1]."""
-    use = lambda image: image.convert("L").resize((size.width, size.height))
+    """Reads the lightness of a picture, such as a mask, and resizes it; in [0, 1].
+
+    Transparent pixels are laid over black: what is transparent is in no region.
+    """
+
+    def use(image):
+        if image.has_transparency_data:
+            image = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
+        return image.convert("L").resize((size.width, size.height))
+
     return np.asarray(_decoded(name, key, use), np.float32) / 255
 
 

@@ -7,11 +7,16 @@ import json
 import os
 import platform
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
 from genjax.errors import UserError
+
+# On a file system without locks: longer than two processes that start together are apart, and than
+# a network file system keeps an old version of a file.
+SETTLE_SECONDS = 3.0
 
 
 @contextlib.contextmanager
@@ -29,34 +34,53 @@ def locked(workdir: str | Path, say: Callable[[str], Any] = print) -> Iterator[N
       UserError: another run holds the lock; names its process, host and start.
     """
     path = Path(workdir) / ".lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a+") as file:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        opened = open(path, "a+")
+    except OSError as error:
+        raise UserError(
+            f"--workdir={workdir} cannot be written: {error.strerror}; choose another --workdir"
+        ) from error
+    with opened as file:
         holder = _holder(file)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            taken = False
+            taken, locks = False, True
         except BlockingIOError:
-            taken = True
+            taken, locks = True, True
         except OSError as error:
             if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
                 raise
-            taken = _is_running(holder)  # a file system without locks
+            taken, locks = _is_running(holder), False
         if taken:
-            who = "process {pid} on {host}, since {since}".format_map(holder or _UNKNOWN)
-            raise UserError(
-                f"{workdir} is in use by {who}; wait for it, stop it, or choose another --workdir"
-            )
+            raise _in_use(workdir, holder, locks)
         if holder:
             say(
                 f"{workdir}: process {holder['pid']} on {holder['host']} ended without unlocking; "
                 "continuing from what it saved"
             )
         since = time.strftime("%Y-%m-%d %H:%M:%S")
-        _rewrite(file, json.dumps({"pid": os.getpid(), "host": platform.node(), "since": since}))
+        own = {"pid": os.getpid(), "host": platform.node(), "since": since, "id": uuid.uuid4().hex}
+        _rewrite(file, json.dumps(own))
+        if not locks:  # of two that came at the same time, the one that wrote last goes on
+            time.sleep(SETTLE_SECONDS)
+            with open(path) as again:
+                holder = _holder(again)
+            if holder.get("id") != own["id"]:
+                raise _in_use(workdir, holder, locks)
         try:
             yield
         finally:
             _rewrite(file, "")
+
+
+def _in_use(workdir: str | Path, holder: dict[str, Any], locks: bool) -> UserError:
+    who = "process {pid} on {host}, since {since}".format_map(holder or _UNKNOWN)
+    # Without locks a process that was killed looks as if it were running.
+    gone = "" if locks else f"; if it is gone, delete {Path(workdir) / '.lock'}"
+    return UserError(
+        f"{workdir} is in use by {who}; wait for it, stop it, or choose another --workdir{gone}"
+    )
 
 
 _UNKNOWN = {"pid": "unknown", "host": "unknown", "since": "unknown"}

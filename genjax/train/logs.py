@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from genjax.errors import RunError
 from genjax.files import write_text
+from genjax.messages import Surviving, write_line
 from genjax.typing import Params, UInt8
 
 # --- Metrics --------------------------------------------------------------------------------------
@@ -260,8 +261,9 @@ class Progress:
         self._stop = stop
         self._seconds = 0.0  # of training alone
         self._resumed = self._printed = time.perf_counter()
-        hidden = quiet or not sys.stderr.isatty()
-        self._bar = tqdm(total=stop, initial=start, unit="step", disable=hidden)
+        stream = Surviving(sys.stderr)
+        hidden = quiet or not stream.isatty()
+        self._bar = tqdm(total=stop, initial=start, unit="step", disable=hidden, file=stream)
         self._quiet = quiet
         self._loss = ""
 
@@ -292,7 +294,8 @@ class Progress:
         rate = self.images_per_second
         if metrics:
             self._loss = f"loss {metrics['train/loss']:.5g}"
-            self._bar.set_postfix_str(f"{rate:,.0f} images/s, {self._loss}")
+            speed = [f"{rate:,.0f} images/s"] if step > self._timed_from else []
+            self._bar.set_postfix_str(", ".join([*speed, self._loss]))
         now = time.perf_counter()
         if (
             self._bar.disable
@@ -300,12 +303,11 @@ class Progress:
             and (now - self._printed > self.SECONDS_BETWEEN_LINES or step == self._stop)
         ):
             self._printed = now
-            seconds = (self._stop - step) * self._batch_size / max(rate, 1e-9)
-            print(
-                f"step {step}/{self._stop}  {rate:,.0f} images/s  {seconds:.0f} s left  "
-                f"{self._loss}",
-                file=sys.stderr,
-            )
+            parts = [f"step {step}/{self._stop}"]
+            if step > self._timed_from:  # else no step has been timed yet
+                seconds = (self._stop - step) * self._batch_size / rate
+                parts += [f"{rate:,.0f} images/s", f"{seconds:.0f} s left"]
+            write_line("  ".join([*parts, self._loss]).rstrip())
 
     def close(self) -> None:
         """Closes the bar."""

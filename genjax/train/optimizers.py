@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from genjax.typing import Array, Float, Params
+from genjax.numerics import nonzero
+from genjax.typing import Array, Float, Int, Params
 
 # --- Muon -----------------------------------------------------------------------------------------
 
@@ -74,7 +75,7 @@ def _renormalized_muon(
 
         def change(p, g, m):
             rows = (g + momentum * m).reshape(-1, p.shape[-1])  # Nesterov
-            scaled = p * jnp.sqrt(p.shape[-1]) / jnp.linalg.norm(p)
+            scaled = p * jnp.sqrt(p.shape[-1]) / nonzero(jnp.linalg.norm(p))
             return scaled - lr * orthogonalize(rows).reshape(p.shape) - p
 
         updates = jax.tree.map(change, params, grads, momenta)
@@ -91,24 +92,33 @@ _AIRBENCH_WHITENING_SHARE = 3 / 8  # of the training, during which the first bia
 
 
 def _airbench(
-    schedule: optax.Schedule, *, momentum: float | int, weight_decay: float | int
+    schedule: optax.Schedule,
+    *,
+    momentum: float | int,
+    weight_decay: float | int,
+    warmup_steps: int = 0,
 ) -> optax.GradientTransformation:
     """Returns the optimizer of `genjax.models.airbench`: Muon for kernels, SGD for the rest.
 
     Args:
-      schedule: falls linearly to 0.
+      schedule: falls linearly to 0, after the warm-up.
       momentum: of Muon.
       weight_decay: share of a parameter subtracted per step, at the peak learning rate.
+      warmup_steps: of the schedule.
     """
-    peak = schedule(0)
+    peak = schedule(warmup_steps)
+    at_rest = float(peak) == 0  # nothing is trained, and nothing decays
 
     def sgd(factor, share=1.0):
         def learning_rate(step):
-            remaining = schedule(step) / peak
-            return factor * peak * jnp.maximum(0.0, 1 - (1 - remaining) / share)
+            remaining = schedule(step) / (1.0 if at_rest else peak)
+            falling = jnp.maximum(0.0, 1 - (1 - remaining) / share)
+            if warmup_steps:
+                falling = jnp.where(step < warmup_steps, remaining, falling)
+            return factor * peak * falling
 
         return optax.chain(
-            optax.add_decayed_weights(weight_decay / (factor * peak)),
+            optax.add_decayed_weights(0.0 if at_rest else weight_decay / (factor * peak)),
             optax.sgd(learning_rate, momentum=0.85, nesterov=True),
         )
 
@@ -140,9 +150,11 @@ OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
     ),
     "adamax": lambda lr, *, b1, b2, eps, **_: optax.adamax(lr, b1, b2, eps),
     "lbfgs": lambda lr, **_: optax.lbfgs(None, memory_size=_LBFGS_MEMORY),
-    "muon": _muon,
-    "airbench": lambda lr, *, momentum, weight_decay, **_: _airbench(
-        lr, momentum=momentum, weight_decay=weight_decay
+    "muon": lambda lr, *, b1, b2, eps, weight_decay, momentum, **_: _muon(
+        lr, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay, momentum=momentum
+    ),
+    "airbench": lambda lr, *, momentum, weight_decay, warmup_steps, **_: _airbench(
+        lr, momentum=momentum, weight_decay=weight_decay, warmup_steps=warmup_steps
     ),
     "sgd": lambda lr, *, momentum, weight_decay, **_: optax.chain(
         optax.add_decayed_weights(weight_decay, mask=_kernels),
@@ -176,11 +188,14 @@ def make_schedule(
     warmup_steps: int = 0,
     num_train_steps: int = 1,
 ) -> optax.Schedule:
-    """Returns step -> learning rate: first linear from 0, then `SCHEDULES[schedule]`."""
+    """Returns step -> learning rate: first a linear warm-up, then `SCHEDULES[schedule]`.
+
+    The n steps of a warm-up have 1/n, 2/n, ..., 1 of the learning rate: none of them does nothing.
+    """
     main = SCHEDULES[schedule](learning_rate, num_train_steps - warmup_steps)
     if warmup_steps == 0:
         return main
-    warmup = optax.linear_schedule(0.0, learning_rate, warmup_steps)
+    warmup = lambda step: learning_rate * (step + 1) / warmup_steps
     return optax.join_schedules([warmup, main], [warmup_steps])
 
 
@@ -195,6 +210,7 @@ def make_optimizer(
     weight_decay: float | int = 0.0,
     clip_norm: float | int = 0.0,
     skip_norm: float | int = 0.0,
+    warmup_steps: int = 0,
 ) -> optax.GradientTransformation:
     """Returns an optimizer by name; options that it does not have are ignored.
 
@@ -209,9 +225,16 @@ def make_optimizer(
       clip_norm: larger gradients are scaled down to this global norm, 0 for never.
       skip_norm: steps with a larger global norm of the gradients are skipped, see `skip_large`; 0
         for never.
+      warmup_steps: of the schedule, after which it is at its peak.
     """
     tx = OPTIMIZERS[name](
-        schedule, b1=b1, b2=b2, eps=eps, momentum=momentum, weight_decay=weight_decay
+        schedule,
+        b1=b1,
+        b2=b2,
+        eps=eps,
+        momentum=momentum,
+        weight_decay=weight_decay,
+        warmup_steps=warmup_steps,
     )
     if clip_norm > 0:
         tx = optax.chain(optax.clip_by_global_norm(clip_norm), tx)
@@ -240,13 +263,20 @@ def skip_large(
 ) -> optax.GradientTransformation:
     """Wraps an optimizer to skip steps whose gradients are large (Child 2021).
 
-    Gradients with a global norm above `max_norm` change neither parameters nor the state.
+    Gradients with a global norm above `max_norm` change neither parameters nor the state; a caller
+    knows by `updates_done`.
     """
+    tx = optax.with_extra_args_support(tx)
 
-    def update(grads, state, params=None):
+    def update(grads, state, params=None, **extra):
         small = optax.tree.norm(grads) <= max_norm
-        updates, new_state = tx.update(grads, state, params)
+        updates, new_state = tx.update(grads, state, params, **extra)
         updates = jax.tree.map(lambda u: jnp.where(small, u, 0), updates)
         return updates, jax.tree.map(lambda a, b: jnp.where(small, a, b), new_state, state)
 
-    return optax.GradientTransformation(tx.init, update)
+    return optax.GradientTransformationExtraArgs(tx.init, update)
+
+
+def updates_done(opt_state: Any) -> Int[Array, ""]:
+    """Returns how many updates an optimizer has made, from its state: its schedule counts them."""
+    return optax.tree.get_all_with_path(opt_state, "count")[0][1]

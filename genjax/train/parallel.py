@@ -27,6 +27,7 @@ from orbax.checkpoint.multihost import get_barrier_sync_fn
 
 from genjax.devices import AXIS, scan, tracing_for
 from genjax.errors import UserError
+from genjax.messages import write_line
 
 KINDS = ("jit", "pmap", "fsdp")
 
@@ -60,12 +61,10 @@ def start_processes(
     given += f", --process_id={'detected' if process_id is None else process_id}"
 
     def give_up():
-        print(
+        write_line(
             f"error: not all processes of this run came within {start_seconds} s ({given}); start "
             "all of them, with one coordinator that each can reach, or wait longer with "
-            "--start_seconds",
-            file=sys.stderr,
-            flush=True,
+            "--start_seconds"
         )
         os._exit(UserError.exit_code)
 
@@ -218,7 +217,7 @@ class Parallel:
         """Returns `fn` in the form that it has on these devices, wherever it is traced."""
 
         def traced(*args):
-            with tracing_for(self.platform):
+            with tracing_for(self.devices[0]):
                 return fn(*args)
 
         traced.__name__ = getattr(fn, "__name__", type(fn).__name__)

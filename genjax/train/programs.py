@@ -26,18 +26,19 @@ class CompiledStep:
       jitted: of `jax.jit` or `jax.pmap`; always called with arguments of the same shapes.
 
     Attributes:
-      program: the compiled one, None before the first call.
+      costs: see `costs_of`; {} before the first call.
     """
 
     def __init__(self, jitted: Any):
-        self._jitted = jitted
-        self.program: Any = None
+        self._jitted, self._program = jitted, None
+        self.costs: dict[str, float] = {}
 
     def __call__(self, *args: Any) -> Any:
         """Calls the step."""
-        if self.program is None:
-            self.program = self._jitted.lower(*args).compile()
-        return self.program(*args)
+        if self._program is None:
+            self._program = self._jitted.lower(*args).compile()
+            self.costs = costs_of(self._program)
+        return self._program(*args)
 
 
 def costs_of(program: Any) -> dict[str, float]:
@@ -65,12 +66,13 @@ def costs_of(program: Any) -> dict[str, float]:
     return costs
 
 
-def step_report(step: CompiledStep, steps_per_second: float, device_kind: str) -> dict[str, float]:
+def step_report(
+    costs: dict[str, float], steps_per_second: float, device_kind: str
+) -> dict[str, float]:
     """Returns a step's costs as a report has them: those of one device.
 
     Args:
-      step: one that was called. Several steps in one dispatch are a loop, whose FLOPs are those of
-        one step.
+      costs: of `costs_of`.
       steps_per_second: measured.
       device_kind: what JAX calls the device.
 
@@ -78,14 +80,13 @@ def step_report(step: CompiledStep, steps_per_second: float, device_kind: str) -
       "step_flops", "step_memory_bytes" and, of an accelerator whose peak is known, "mfu": the
       share of its bfloat16 peak that those FLOPs are.
     """
-    costs = costs_of(step.program) if step.program is not None else {}
     report = {}
-    if "flops" in costs:
+    if costs.get("flops"):
         report["step_flops"] = costs["flops"]
     if "memory" in costs:
         report["step_memory_bytes"] = costs["memory"]
     chip = chip_of(device_kind)
-    if chip and "flops" in costs:
+    if chip and costs.get("flops"):
         report["mfu"] = costs["flops"] * steps_per_second / chip.flops
     return report
 

@@ -3,9 +3,10 @@
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 from types import TracebackType
+
+from genjax.messages import write_line
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
@@ -61,17 +62,13 @@ class StopOnSignal:
             name = signal.Signals(received[0]).name
             if self.received or not self.something_to_save:
                 why = "again: ends at once" if self.received else "there is nothing to save yet"
-                _say(f"{name}: {why}")
+                write_line(f"{name}: {why}")
                 for child in multiprocessing.active_children():  # data workers
                     child.kill()
                 os._exit(128 + received[0])
             self.received = name
-            _say(f"{name}: saving after this step; once more ends at once")
+            write_line(f"{name}: saving after this step; once more ends at once")
 
     def stop(self, step: int) -> bool:
         """Tells whether a signal has asked the run to stop after `step`."""
         return self.received is not None
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

@@ -22,7 +22,8 @@ class TrainState(flax.struct.PyTreeNode):
       opt_state: the optimizer's state.
       ema_params: exponential moving average of params or of a part of them, {} if there is none.
       rng: the root key; never advanced.
-      skipped: int32 scalar, steps whose update was left out because it was not finite.
+      skipped: int32 scalar, steps of which an update was left out because it was not finite, or its
+        gradient too large (config.optim.skip_norm).
     """
 
     # Any: JAX fills pytrees with shapes, shardings and placeholders, too.
@@ -33,6 +34,11 @@ class TrainState(flax.struct.PyTreeNode):
     ema_params: Any
     rng: Any
     skipped: Any
+
+    @property
+    def updates(self) -> Any:
+        """Steps that changed the parameters, int32."""
+        return self.step - self.skipped
 
     @property
     def eval_params(self) -> Params:
@@ -67,7 +73,7 @@ class Ema:
         return self.decay > 0 or self.half_life_images > 0
 
     def update(self, ema_params: Params, params: Params, step: Array | int) -> Params:
-        """Returns the average after `params` of step `step` (int32 scalar, from 0)."""
+        """Returns the average after `params` of update number `step` (int32 scalar, from 0)."""
         decay = self.decay
         if self.half_life_images > 0:
             decay = 0.5 ** (self.batch_size / self.half_life_images)

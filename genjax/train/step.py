@@ -17,6 +17,7 @@ from genjax.data.transforms import Transform
 from genjax.devices import mean_over_devices, num_devices, scan
 from genjax.rng import Rngs, rows_of_batch
 from genjax.train.guard import guard
+from genjax.train.optimizers import updates_done
 from genjax.train.state import Ema, TrainState
 
 Batch = dict[str, jax.Array]
@@ -32,12 +33,18 @@ class TrainStep:
       transform: prepares the images of a batch.
       schedule: step -> learning rate, for the metrics.
       policy: what to do about numbers that are not finite, see `genjax.train.guard`.
+      skips_large: whether the optimizer leaves out updates whose gradients are large, see
+        `genjax.train.optimizers.skip_large`.
+      updates_per_step: (key in the optimizer's state, updates in each step) of each optimizer of a
+        family with several; the first one's learning rate is logged.
     """
 
     update: Callable[[TrainState, Batch, Rngs], tuple[TrainState, Metrics]]
     transform: Transform
     schedule: Callable[[jax.Array], jax.Array | float]
     policy: str = "raise"
+    skips_large: bool = False
+    updates_per_step: tuple[tuple[str, int], ...] = ()
 
     def __call__(
         self, state: TrainState, batch: Batch, dataset: Batch | None = None
@@ -62,8 +69,41 @@ class TrainStep:
         rngs = Rngs(state.rng, state.step, batch["slot"])
         with rows_of_batch(rngs.index, num_devices() * len(rngs.index)):
             new_state, metrics = self.update(state, self.transform(batch, rngs, train=True), rngs)
-        lr = jnp.asarray(self.schedule(state.step - state.skipped))
-        return new_state, {**metrics, "lr": lr}
+        updates = state.updates
+        if self.skips_large:
+            new_state, left_out = self._without_left_out(state, new_state)
+            metrics = {**metrics, **left_out, "skipped_steps": new_state.skipped}
+            if self.updates_per_step:
+                updates = updates_done(state.opt_state[self.updates_per_step[0][0]])
+        return new_state, {**metrics, "lr": jnp.asarray(self.schedule(updates))}
+
+    def _without_left_out(
+        self, state: TrainState, new_state: TrainState
+    ) -> tuple[TrainState, Metrics]:
+        """Freezes what belongs to updates that the optimizer left out, and counts the step.
+
+        With one optimizer that is all of the state, as for a step that is not finite; with several,
+        each network's moving average.
+
+        Returns:
+          (state, updates left out in this step by metric, where there are several optimizers).
+        """
+        keep = lambda out, new, old: jax.tree.map(
+            lambda a, b: b if a is b else jnp.where(out, b, a), new, old
+        )
+        if not self.updates_per_step:
+            out = updates_done(new_state.opt_state) == updates_done(state.opt_state)
+            same = state.replace(step=state.step + 1, skipped=state.skipped + 1)
+            return keep(out, new_state, same), {}
+        missing, ema_params = {}, dict(new_state.ema_params)
+        for name, count in self.updates_per_step:
+            before, after = (updates_done(s.opt_state[name]) for s in (state, new_state))
+            missing[name] = count - (after - before)
+            if name in ema_params:
+                ema_params[name] = keep(missing[name] > 0, ema_params[name], state.ema_params[name])
+        skipped = state.skipped + (sum(missing.values()) > 0)
+        new_state = new_state.replace(ema_params=ema_params, skipped=skipped)
+        return new_state, {f"skipped_updates_{name}": n for name, n in missing.items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +136,7 @@ class LossUpdate:
         params = optax.apply_updates(state.params, updates)
         ema_params = {}
         if self.ema.enabled:
-            ema_params = self.ema.update(state.ema_params, params, state.step)
+            ema_params = self.ema.update(state.ema_params, params, state.updates)
         new_state = state.replace(
             step=state.step + 1,
             params=params,

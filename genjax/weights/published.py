@@ -6,7 +6,7 @@ from pathlib import Path
 
 from genjax.download import RemoteFile, fetch
 from genjax.errors import UserError
-from genjax.files import cache_root
+from genjax.files import cache_root, user_path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +79,7 @@ def find(published: Published, path: str | os.PathLike | None = None) -> Path:
     """
     if path is None:
         return fetch(published.file, cache_root() / "weights")
-    path = Path(path).expanduser()
+    path = user_path(path, "the weights")
     if not path.is_file():
         file = published.file
         raise UserError(

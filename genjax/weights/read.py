@@ -8,6 +8,7 @@ import numpy as np
 
 from genjax import archives
 from genjax.errors import UserError, one_line
+from genjax.files import lfs_hint
 from genjax.weights import hdf5
 from genjax.weights.formats import read_safetensors
 from genjax.weights.module_pickle import read_module_pickle
@@ -42,7 +43,8 @@ def read_arrays(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], str]:
     try:
         return _arrays(data), hashlib.sha256(data).hexdigest()
     except ValueError as error:
-        raise UserError(f"cannot read the weights {path}: {one_line(error)[:300]}") from error
+        reason = lfs_hint(path) or one_line(error)[:300]
+        raise UserError(f"cannot read the weights {path}: {reason}") from error
 
 
 def _arrays(data: bytes) -> dict[str, np.ndarray]:

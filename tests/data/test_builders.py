@@ -24,6 +24,7 @@ from genjax import download
 from genjax.data import builders
 from genjax.data.builders import digits
 from genjax.errors import UserError
+from genjax.files import cache_root
 
 IDX_DATASETS = ["mnist", "fashion_mnist"]
 
@@ -411,6 +412,19 @@ def test_a_full_disk_while_downloading(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="No space left"):
         download.fetch(download.RemoteFile("http://nowhere/a.gz", 0, ""), tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_while_preparing(tmp_path, monkeypatch):
+    """ArrayRecord raises a RuntimeError of its own kind."""
+
+    def fail(self):
+        raise RuntimeError("Failed to finalize: write() failed: No space left on device; ...")
+
+    monkeypatch.setattr(builders.Digits, "download_and_prepare", fail)
+    for root, option in ((tmp_path, "config.data.data_dir"), (cache_root() / "x", "GENJAX_CACHE")):
+        with pytest.raises(UserError, match=f"No space left .* set {option} to") as error:
+            builders.prepare("digits", root)
+        assert "\n" not in str(error.value)
 
 
 def test_unknown_name(tmp_path):

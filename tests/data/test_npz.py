@@ -5,6 +5,7 @@ import pytest
 
 from genjax.data.sources import find_source
 from genjax.errors import UserError
+from genjax.weights.read import read_arrays
 
 
 @pytest.fixture
@@ -76,3 +77,26 @@ def test_a_damaged_one(tmp_path, images):
         except UserError:
             continue
         np.testing.assert_array_equal(source.images, images)  # it did not matter
+
+
+def test_a_pointer_of_git_lfs(tmp_path):
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12345\n"
+    for name in ("a.npz", "0.png", "1.png"):
+        (tmp_path / name).write_text(pointer)
+    for name in (f"npz:{tmp_path}/a.npz", f"codes:{tmp_path}/a.npz"):
+        with pytest.raises(UserError, match="git lfs pull") as error:
+            find_source(name, "train")
+        assert "pickle" not in str(error.value)
+    with pytest.raises(UserError, match="git lfs pull"):
+        find_source(f"folder:{tmp_path}", "train").read([0], (8, 8, 3))
+    with pytest.raises(UserError, match="git lfs pull"):
+        read_arrays(tmp_path / "a.npz")
+
+
+def test_a_copy_is_the_same_data(tmp_path, images):
+    np.savez(tmp_path / "a.npz", images=images)
+    one = find_source(f"npz:{tmp_path}/a.npz", "train")
+    (tmp_path / "b.npz").write_bytes((tmp_path / "a.npz").read_bytes())
+    assert find_source(f"npz:{tmp_path}/b.npz", "train").fingerprint == one.fingerprint
+    np.savez(tmp_path / "b.npz", images=255 - images)
+    assert find_source(f"npz:{tmp_path}/b.npz", "train").fingerprint != one.fingerprint

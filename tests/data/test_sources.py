@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genjax.data import builders, folder, tfds
+from genjax.data import builders, tfds
 from genjax.data.dataset import load_dataset
 from genjax.data.sources import find_source
 from genjax.errors import UserError
@@ -130,6 +130,38 @@ def test_damaged_metadata_is_named(copied, name, content):
     assert "is damaged" in text and str(copied / "digits" / "1.0.0") in text and "\n" not in text
 
 
+@pytest.mark.parametrize(
+    "beside",
+    ["1.0.0.old", "1.0.0_backup", "2.0.0-rc1", "1.0", "a.b.c", "1.0.0 (copy)", "1..0", "²0.0.0"],
+)
+def test_a_folder_beside_the_versions_is_none(copied, beside):
+    shutil.copytree(copied / "digits" / "1.0.0", copied / "digits" / beside)
+    assert find_source("digits", "test", str(copied)).version == "1.0.0"
+
+
+@pytest.mark.parametrize("problem", ["tfrecord", "damaged", "no classes"])
+def test_a_newer_version_that_cannot_be_read_hides_no_older_one(copied, capsys, problem):
+    expected = find_source("digits", "test", str(copied))
+    newer = copied / "digits" / "1.10.0"
+    shutil.copytree(copied / "digits" / "1.0.0", newer)
+    assert find_source("digits", "test", str(copied)).version == "1.10.0"
+    info = newer / "dataset_info.json"
+    if problem == "tfrecord":
+        info.write_text(info.read_text().replace("array_record", "tfrecord"))
+    elif problem == "damaged":
+        info.write_text("{")
+    else:
+        (newer / "features.json").unlink()
+    source = find_source("digits", "test", str(copied))
+    assert source.version == "1.0.0" and source.fingerprint == expected.fingerprint
+    assert "using version 1.0.0" in capsys.readouterr().err
+    with pytest.raises(UserError, match="1.10.0"):  # asked for, it is not replaced
+        find_source("digits:1.10.0", "test", str(copied))
+    shutil.rmtree(copied / "digits" / "1.0.0")
+    with pytest.raises(UserError, match="1.10.0"):
+        find_source("digits", "test", str(copied))
+
+
 def test_missing_files_are_named(copied):
     source = find_source("digits", "test", str(copied))
     for file in (copied / "digits" / "1.0.0").glob("*test.array_record*"):
@@ -144,10 +176,9 @@ def test_missing_files_are_named(copied):
 
 
 def test_folders_that_are_called_like_pictures_are_folders(tmp_path):
-    pictures(tmp_path, [f"{i}.png" for i in range(5)])
-    pictures(tmp_path, ["6.png/a.png"])
+    pictures(tmp_path, [f"{c}.png/{i}.png" for c in "ab" for i in range(3)])
     source = find_source(f"folder:{tmp_path}", "train")
-    assert source.size == 5
+    assert source.size == 5 and source.class_names == ("a.png", "b.png")
     assert source.read(np.arange(5), SHAPE)[0].shape == (5, *SHAPE)
 
 
@@ -174,7 +205,7 @@ def test_a_folder_that_may_not_be_looked_into_is_named(tmp_path, monkeypatch):
             raise PermissionError(13, "Permission denied", str(path))
         return scandir(path)
 
-    monkeypatch.setattr(folder.os, "scandir", refuse)
+    monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(UserError, match="Permission denied") as error:
         find_source(f"folder:{tmp_path}", "train")
     assert str(tmp_path / "b") in str(error.value)

@@ -14,6 +14,7 @@ from genjax.data import dataset as ds
 from genjax.data import stream
 from genjax.data.source import Source
 from genjax.data.sources import find_source
+from genjax.data.stream import _of_worker
 from genjax.errors import UserError
 
 SHAPE = (6, 5, 3)
@@ -149,6 +150,15 @@ def test_a_killed_worker_is_an_error_and_not_a_wait(folder):
     assert_same(batch_at(7), expected(7))  # a later call starts new workers
     batch_at.close()
     assert not workers()
+
+
+@pytest.mark.parametrize(
+    "code, says", [(-7, "/dev/shm is full"), (-9, "out of memory"), (1, "out of memory")]
+)
+def test_how_a_worker_died_says_what_to_do(code, says):
+    text = f"Worker process 1 was terminated unexpectedly with exit code {code}. Probably"
+    message = _of_worker(text, 5)
+    assert says in message and f"exit code {code}" in message and "step 5" in message
 
 
 PROGRAM = """

@@ -3,7 +3,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
+from configs import consistency_cifar10
+from experiments.diffusion import one_step as family
 from genjax.diffusion.one_step import (
     consistency_earlier,
     consistency_loss,
@@ -12,6 +15,8 @@ from genjax.diffusion.one_step import (
     meanflow_sample,
     meanflow_times,
 )
+from genjax.errors import UserError
+from genjax.runner.config import check_config
 from tests.diffusion.gaussian import CASES
 
 IMAGE = jnp.asarray([[0.5, -0.2, 0.1]])
@@ -75,6 +80,39 @@ def test_consistency_pairs_come_closer():
     np.testing.assert_array_equal(pairs[0], 0.0)
     assert all((a <= b).all() for a, b in zip(pairs, pairs[1:]))
     assert (pairs[8] < s).all() and (pairs[8] > 0.95 * s).all()
+
+
+@pytest.mark.parametrize("stage", [0, 8, 19, 24, 30, 60, 126])
+def test_consistency_pairs_never_meet(stage):
+    s = jnp.asarray(np.geomspace(2e-3, 80, 2000), jnp.float32)
+    r = consistency_earlier(s, jnp.float32(stage))
+    assert (r < s).all() and (r >= 0).all()
+    exact = np.float64(s) * np.minimum((1 + 8 / (1 + np.exp(np.float64(s)))) / 2.0**stage, 1)
+    if stage < 20:  # as many as a config may have
+        np.testing.assert_allclose(np.float64(s) - np.float64(r), exact, rtol=0.1)
+
+
+@pytest.mark.parametrize("stage", [8, 19, 30, 126])
+def test_consistency_training_is_finite_in_every_stage(stage):
+    x0, eps = jax.random.normal(jax.random.key(0), (2, 6, 4))
+    s = jnp.geomspace(2e-3, 80, 6)
+
+    def loss(scale):
+        denoise = lambda x, s: scale * x / (1 + s[:, None])
+        r = consistency_earlier(s, jnp.float32(stage))
+        return consistency_loss(denoise, x0, eps, s, r).sum()
+
+    value, slope = jax.value_and_grad(loss)(1.0)
+    assert np.isfinite(value) and np.isfinite(slope)
+    # Two levels that are equal, as of any caller.
+    assert np.isfinite(consistency_loss(lambda x, s: x, x0, eps, s, s)).all()
+
+
+def test_stages_that_numbers_do_not_resolve_are_refused():
+    config = consistency_cifar10.get_config("smoke")
+    config.objective.stages = 25
+    with pytest.raises(UserError, match=r"config.objective.stages=25 must be in \[1, 20\]"):
+        check_config(config, family.FIELDS, 1)
 
 
 def test_consistency_has_no_loss_at_its_solution():

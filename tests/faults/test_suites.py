@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from faults import corrupt, harness, kill, layouts, soak
+from faults import corrupt, harness, kill, layouts, soak, troubles
 from genjax.train.lock import locked
 from tests.conftest import ROOT
 
@@ -80,3 +80,20 @@ def test_a_long_run_stays_what_it_was(tmp_path):
     sizes = soak.summary(samples)
     assert sizes["temporary_files"]["last"] <= 3  # those of a save under way
     assert sizes["open_files"]["last"] <= sizes["open_files"]["first"] + 12
+
+
+@pytest.mark.parametrize("name", troubles.DATA)
+def test_a_folder_is_read_as_a_person_would(name, tmp_path):
+    outcome, right = troubles.data_outcome(name, tmp_path)
+    assert right, outcome
+
+
+def test_other_data_is_right_or_refused(tmp_path):
+    assert all(right for *_, right in troubles.other_outcomes(tmp_path))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", troubles.STREAMS)
+def test_no_stream_ends_a_run(name, tmp_path):
+    outcome, right = troubles.stream_outcome(name, tmp_path)
+    assert right, outcome

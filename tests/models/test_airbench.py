@@ -43,7 +43,7 @@ def test_the_whitening_comes_from_the_images_and_is_no_parameter():
     groups = 9 * (24 * 64 + 64 * 64 + 64 * 256 + 3 * 256 * 256) + 2 * (64 + 256 + 256)
     assert sum(x.size for x in jax.tree.leaves(shapes["params"])) == 24 + groups + 256 * 10
     small = Airbench(10, (24, 24, 24))
-    variables = jax.jit(small.init)(jax.random.key(0), images[:1], init_images=images)
+    variables = small.init(jax.random.key(0), images[:1], init_images=images)
     np.testing.assert_array_equal(
         variables["whitening"]["kernel"], whitening_kernel(normalize(images))
     )

@@ -97,7 +97,7 @@ def test_conditional_norm_is_batch_norm_with_a_scale_and_bias_of_each_class():
     h = jax.random.normal(KEY, (6, 2, 2, 3)) * 3 + 1
     y = jnp.eye(2)[jnp.array([0, 1, 0, 1, 1, 0])]
     norm = BatchNorm(0.0)
-    variables = jax.jit(norm.init)(KEY, h, y, True)
+    variables = norm.init(KEY, h, y, True)
     rows = jax.random.normal(jax.random.key(1), (2, 2, 3))
     params = {"scale": {"kernel": rows[0]}, "bias": {"kernel": rows[1]}}
     out, new = norm.apply({**variables, "params": params}, h, y, True, mutable=["batch_stats"])

@@ -11,7 +11,22 @@ from experiments import FAMILIES
 from genjax.errors import UserError
 from genjax.runner.config import check_config
 from genjax.runner.family import find_family
-from genjax.runner.fields import Choice, check_fields, defaults, field, flatten, merged
+from genjax.runner.fields import (
+    Choice,
+    check_fields,
+    check_idle,
+    defaults,
+    field,
+    flatten,
+    forget_idle,
+    idle_defaults,
+    is_set,
+    merged,
+    one_of,
+    other_than,
+    starts_with,
+    unused,
+)
 from genjax.runner.variants import parse_argument
 from genjax.runner.workdir import check_workdir
 
@@ -24,6 +39,7 @@ FIELDS = {
     "scale": field(1.0),
     "interval": field((0.0, math.inf), finite=False),
     "weights": field((), items=float),
+    "ends": field((0.0, math.inf), finite=False),
     "sizes": field((8, 4), at_least=1, nonempty=True),
     "names": field((), one_of=("x", "y"), items=str),
     "kind": field("plain", one_of={"plain": 1, "fancy": 2}),
@@ -56,6 +72,7 @@ def test_the_defaults_are_plain_values_and_keep_their_own_rules():
         ({"interval": (0.0, math.nan)}, r"config.interval=\(0.0, nan\) must be a number"),
         ({"interval": (0.0, "x")}, r"config.interval=.* must be numbers"),
         ({"weights": (1.0, math.inf)}, r"config.weights=\(1.0, inf\) must be finite"),
+        ({"ends": (0.0, math.nan)}, "config.ends=.*nan.* must be a number"),
         ({"sizes": ()}, "config.sizes=.* at least one element"),
         ({"sizes": (8, 0)}, r"config.sizes=\(8, 0\) must be at least 1"),
         ({"sizes": (8, 1.5)}, r"config.sizes=\(8, 1.5\) must be whole numbers"),
@@ -121,3 +138,87 @@ def test_every_float_of_a_sampler_is_checked(family, key, bad):
         config.update_from_flattened_dict({key: bad})
     with pytest.raises(UserError, match=f"config.{key}="):
         check_config(config, fields, 1)
+
+
+RELATED = {
+    "sampler": {
+        "name": field("heun"),
+        "eta": field(0.0, only_with=one_of("sampler.name", "ddim", "sde")),
+        "scale": field(1.0, only_with=is_set("sampler.eta")),
+    },
+    "average": field(0.0),
+    "length": field(0.0),
+    "warm": field(True, only_with=is_set("average", "length")),
+    "late": field(2, only_with=(is_set("average"), other_than("sampler.name", "heun"))),
+    "net": field("", only_with=starts_with("sampler.name", "s") | is_set("average")),
+    "never": unused({"x": field(3)}),
+}
+
+
+def related(**changes):
+    config = ConfigDict(defaults(RELATED))
+    config.update_from_flattened_dict(changes)
+    return config
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"sampler.name": "ddim", "sampler.eta": 0.5},
+        {"sampler.name": "sde", "sampler.eta": 0.5, "sampler.scale": 2.0, "net": "a"},
+        {"length": 1.0, "warm": False},
+        {"average": 1.0, "sampler.name": "ddim", "late": 1, "net": "a"},
+    ],
+    ids=str,
+)
+def test_a_field_with_its_condition_is_allowed(changes):
+    check_idle(related(**changes), RELATED)
+
+
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        (
+            {"sampler.eta": 0.5},
+            "config.sampler.eta=0.5 must be 0 with config.sampler.name=heun: it has no effect "
+            "there, only with config.sampler.name=ddim or sde",
+        ),
+        # The cause, not the field between.
+        ({"sampler.scale": 2.0}, "sampler.scale=2.0 must be 1 with config.sampler.eta=0.0"),
+        ({"sampler.scale": 2.0, "sampler.eta": 0.5}, "config.sampler.eta=.*holds for .*scale"),
+        ({"warm": False}, "warm=False must be True with config.average=0.0 and config.length=0.0"),
+        ({"average": 1.0, "late": 1}, "late=1 must be 2 with config.sampler.name=heun"),
+        ({"sampler.name": "ddim", "late": 1}, "late=1 must be 2 with config.average=0.0"),
+        ({"net": "a"}, "net='a' must be '' with .* only with .*=s... or config.average set"),
+        ({"never.x": 4}, "config.never.x=4 must be 3"),
+    ],
+    ids=str,
+)
+def test_a_field_without_an_effect_is_refused(changes, said):
+    with pytest.raises(UserError, match=said) as info:
+        check_idle(related(**changes), RELATED)
+    assert "\n" not in str(info.value)
+    check_idle(related(**changes), RELATED, used=tuple(changes))
+
+
+def test_what_a_change_takes_the_effect_of_is_reset_and_the_rest_is_not():
+    file = {"sampler.name": "ddim", "sampler.eta": 0.5, "sampler.scale": 2.0, "warm": False}
+    changed = related(**{**file, "sampler.name": "heun"})
+    forget_idle(changed, RELATED, ("sampler.name",))
+    assert changed.sampler.to_dict() == {"name": "heun", "eta": 0.0, "scale": 1.0}
+    assert changed.warm is False  # idle in the file itself: a mistake to be told
+    kept = related(**{**file, "sampler.name": "heun"})
+    forget_idle(
+        kept, RELATED, ("sampler.name", "sampler.eta"), keep=("sampler.name", "sampler.eta")
+    )
+    assert kept.sampler.to_dict() == {"name": "heun", "eta": 0.5, "scale": 1.0}
+    assert idle_defaults(kept, RELATED) == ["sampler.scale", "late", "net", "never.x"]
+
+
+def test_a_workdir_with_a_value_that_had_no_effect_resumes_with_its_default(tmp_path):
+    now = vae_digits.get_config()
+    there = json.loads(now.to_json())
+    there["model"]["blocks"], there["prior"]["components"] = 7, 3
+    (tmp_path / "config.json").write_text(json.dumps({"config": there}))
+    assert check_workdir(tmp_path, now)

@@ -77,6 +77,26 @@ def test_skip_leaves_the_update_out_and_counts(config, tmp_path, capsys):
     assert "step 6: not finite" in capsys.readouterr().err
 
 
+def test_a_run_that_leaves_out_every_step_says_so(smoke_config, tmp_path, capsys):
+    values = {
+        "num_train_steps": 4,
+        "log_every_steps": 2,
+        "eval_every_steps": 0,
+        "sample_every_steps": 0,
+        "checkpoint_every_steps": 2,
+        "optim.skip_norm": 1e-9,
+        "optim.warmup_steps": 2,
+        "ema.decay": 0.9,
+    }
+    config = smoke_config(**values)
+    train(config, tmp_path, SOURCE)
+    lines = [x for x in read_metrics(tmp_path / "metrics.jsonl") if "train/loss" in x]
+    assert [x["train/skipped_steps"] for x in lines] == [2, 4]
+    assert [x["train/lr"] for x in lines] == [pytest.approx(config.optim.lr / 2)] * 2
+    said = [x for x in capsys.readouterr().err.splitlines() if "are left out" in x]
+    assert len(said) == 2 and "2 of the steps 3 to 4 are left out, 4 in all" in said[1]
+
+
 def test_skipping_has_a_limit(config, tmp_path, monkeypatch):
     with pytest.raises(RunError, match="step 7: not finite"):
         always = lambda self, batch, rngs, train: {**batch, "image": batch["image"] * jnp.nan}
@@ -91,7 +111,8 @@ def test_rollback_goes_on_with_later_data_and_resumes_so(config, tmp_path, monke
     assert [x["step"] for x in lines if "train/loss" in x] == list(range(1, 13))
     assert all(x.get("train/rollbacks") == (x["step"] > 4) for x in lines if "train/loss" in x)
     meta = json.loads((tmp_path / "whole/checkpoints/12/meta/metadata").read_text())
-    assert meta["body"]["extra"] == {"data_offset": 2, "rollbacks": 1}
+    extra = meta["body"]["extra"]
+    assert (extra["data_offset"], extra["rollbacks"]) == (2, 1)
 
     def stop(signals, step):
         signals.received = "SIGTERM" if step == 7 else None

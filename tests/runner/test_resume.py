@@ -1,13 +1,18 @@
 """A run that was stopped and started again ends as one that was not, to the bit."""
 
+import json
+import shutil
 import signal
 
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from genjax.errors import UserError
+from genjax.runner.config import changed_keys, moved_keys
 from genjax.runner.figures import Drawer
+from genjax.runner.restore import restored_run
 from genjax.runner.run import Run
 from genjax.runner.train import train as train_run
 from genjax.train.checkpoint import Checkpoints
@@ -132,8 +137,58 @@ def test_more_steps_may_follow_and_a_changed_config_may_not(config, train, final
 
 def test_a_schedule_that_looks_ahead_may_not_be_stretched(config, train, tmp_path):
     train(config(num_train_steps=4), tmp_path)
-    with pytest.raises(UserError, match="config.num_train_steps: 4 there, 8 now"):
+    with pytest.raises(UserError, match="num_train_steps: 4 there, 8 now .*schedule=cosine"):
         train(config(num_train_steps=8), tmp_path)
+
+
+@pytest.mark.parametrize("loader", ["array", "grain"])
+def test_data_may_move_and_its_checksum_decides(config, train, tmp_path, loader):
+    rng, here, there = np.random.default_rng(0), tmp_path / "here", tmp_path / "there"
+    for i in range(20):
+        path = here / "ab"[i % 2] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (28, 28), np.uint8)).save(path)
+
+    def at(folder, loader=loader):
+        data = {"data.name": f"folder:{folder}", "data.loader": loader}
+        return config(num_train_steps=1, eval_every_steps=0, **data)
+
+    workdir = tmp_path / "run"
+    train(at(here), workdir)
+    shutil.copytree(here, there, copy_function=shutil.copyfile)
+    shutil.rmtree(here)
+    assert restored_run(at(there), workdir, "latest")[2] == 1
+    other = {"array": "grain", "grain": "array"}[loader]
+    with pytest.raises(UserError, match="at another path .* does not know its checksum"):
+        restored_run(at(there, other), workdir, "latest")
+    content = (workdir / "config.json").read_text()
+    Image.fromarray(255 - np.asarray(Image.open(there / "b" / "1.png"))).save(there / "b" / "1.png")
+    for lost in (False, True):
+        if lost:  # the checkpoint knows its data by itself
+            known = json.loads(content)
+            del known["data"]
+            known["config"]["data"]["name"] = f"folder:{there}"
+            (workdir / "config.json").write_text(json.dumps(known))
+        with pytest.raises(UserError, match="has changed on disk since"):
+            restored_run(at(there), workdir, "latest")
+
+
+def test_which_fields_are_paths_of_data():
+    old = {
+        "data.name": "folder:/a",
+        "data.eval_name": "",
+        "style": "a.jpg",
+        "weights": "x",
+        "lr": 1,
+    }
+    for new, moved, changed in (
+        ({"data.name": "folder:/b", "style": "b.jpg", "weights": "y"}, 3, 0),
+        ({"data.name": "npz:/a"}, 0, 1),
+        ({"data.name": "mnist", "data.eval_name": "folder:/b"}, 0, 2),
+        ({"data.name": "folder:/b", "lr": 2}, 1, 1),
+    ):
+        new = {**old, **new}
+        assert (len(moved_keys(old, new)), len(changed_keys(old, new))) == (moved, changed)
 
 
 def test_a_checkpoint_knows_its_config_by_itself(config, train, tmp_path):

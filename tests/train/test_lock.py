@@ -4,9 +4,12 @@ import os
 import platform
 import signal
 import subprocess
+import threading
+import time
 
 import pytest
 
+from genjax import files
 from genjax.errors import UserError
 from genjax.train import lock
 from genjax.train.lock import locked
@@ -52,6 +55,7 @@ def test_without_locks_of_the_file_system_the_process_is_asked(
         raise OSError(lock.errno.ENOLCK, "no locks available")
 
     monkeypatch.setattr(fcntl, "flock", flock)
+    monkeypatch.setattr(lock, "SETTLE_SECONDS", 0)
     dead = subprocess.Popen(["true"])
     dead.wait()
     holder = {
@@ -60,9 +64,54 @@ def test_without_locks_of_the_file_system_the_process_is_asked(
     }
     (tmp_path / ".lock").write_text(json.dumps(holder))
     if refused:
-        with pytest.raises(UserError, match="in use by"):
+        with pytest.raises(UserError, match="in use by .*if it is gone, delete .*.lock"):
             with locked(tmp_path):
                 pass
     else:
         with locked(tmp_path):
+            pass
+
+
+def test_of_two_that_come_together_without_locks_one_goes_on(monkeypatch, tmp_path):
+    def flock(*args):
+        raise OSError(lock.errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    monkeypatch.setattr(lock, "SETTLE_SECONDS", 0.5)
+    monkeypatch.setattr(lock, "_is_running", lambda holder: False)  # neither had written yet
+    outcomes = []
+
+    def run():
+        try:
+            with locked(tmp_path, lambda text: None):
+                outcomes.append("held")
+                time.sleep(0.5)
+        except UserError as error:
+            outcomes.append(str(error))
+
+    threads = [threading.Thread(target=run) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert outcomes.count("held") == 1 and len(outcomes) == 4
+    assert all("in use by" in text for text in outcomes if text != "held")
+
+
+def test_a_wrong_clock_takes_no_file_away(tmp_path, monkeypatch):
+    """The times of files are those of the server, which may be hours off."""
+    partial = tmp_path / ".report.json.1.partial"
+    partial.write_text("being written")
+    monkeypatch.setattr(time, "time", lambda: 1e10)
+    files.sweep(tmp_path)
+    assert partial.exists()
+    os.utime(partial, (0, 0))
+    files.sweep(tmp_path)
+    assert not partial.exists() and not list(tmp_path.iterdir())
+
+
+def test_a_workdir_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="--workdir=.*/file/run cannot be written: Not a dir"):
+        with locked(tmp_path / "file" / "run"):
             pass

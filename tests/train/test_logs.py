@@ -46,6 +46,20 @@ def test_speed_is_never_negative():
     progress.close()
 
 
+def test_no_speed_is_told_before_a_step_was_timed(monkeypatch, capsys):
+    now = [100.0]
+    monkeypatch.setattr(logs.time, "perf_counter", lambda: now[0])
+    progress = logs.Progress(0, 1000, batch_size=16)
+    now[0] += 60  # compiling
+    progress.restart(1)
+    progress.update(1, {"train/loss": 0.5})
+    assert capsys.readouterr().err == "step 1/1000  loss 0.5\n"
+    now[0] += 20
+    progress.update(11, {"train/loss": 0.25})
+    assert capsys.readouterr().err == "step 11/1000  8 images/s  1978 s left  loss 0.25\n"
+    progress.close()
+
+
 def test_the_parameter_table_counts():
     params = {
         "encoder": {"kernel": jnp.zeros((3, 4)), "bias": jnp.zeros(4)},

@@ -11,6 +11,7 @@ from genjax.train.optimizers import (
     make_optimizer,
     make_schedule,
     orthogonalize,
+    updates_done,
 )
 
 
@@ -72,7 +73,9 @@ def test_clipping_bounds_the_global_norm():
 @pytest.mark.parametrize("name", list(SCHEDULES))
 def test_schedules_warm_up_and_end_where_they_should(name):
     schedule = make_schedule(0.4, name, warmup_steps=10, num_train_steps=110)
-    np.testing.assert_allclose([schedule(0), schedule(5), schedule(10)], [0, 0.2, 0.4], atol=1e-6)
+    rates = [schedule(step) for step in range(11)]
+    # No step of the warm-up does nothing, and the first one after it has the full rate.
+    np.testing.assert_allclose(rates, [0.04 * n for n in range(1, 11)] + [0.4], atol=1e-6)
     middle, end = {"constant": (0.4, 0.4), "cosine": (0.2, 0.0), "linear": (0.2, 0.0)}[name]
     np.testing.assert_allclose([schedule(60), schedule(110)], [middle, end], atol=1e-6)
 
@@ -143,6 +146,64 @@ def test_the_speed_runs_optimizer():
         updates, _ = update(grads, state, params)
         assert bool((updates["whitening_bias"] != 0).all()) == learns
         assert (updates["group"]["bias"] != 0).all()
+
+
+def airbench_params():
+    kernel = jax.random.normal(jax.random.key(0), (3, 3, 4, 8))
+    return {
+        "whitening_bias": jnp.ones(24),
+        "group": {"kernel": kernel, "bias": jnp.ones(8)},
+        "head": {"kernel": jnp.ones((8, 10))},
+    }
+
+
+def test_the_speed_runs_optimizer_warms_up():
+    """In the warm-up every rate is a share of its peak; after it all is as without one."""
+    params = airbench_params()
+    grads = jax.tree.map(jnp.ones_like, params)
+    options = {"momentum": 0.0, "weight_decay": 4e-3}
+    warm = make_optimizer(
+        "airbench", make_schedule(0.24, "linear", 4, 24), warmup_steps=4, **options
+    )
+    plain = make_optimizer("airbench", make_schedule(0.24, "linear", 0, 20), **options)
+
+    def updates(tx, step):
+        at = lambda x: jnp.asarray(step) if x.dtype == jnp.int32 else x
+        return tx.update(grads, jax.tree.map(at, tx.init(params)), params)[0]
+
+    vectors = lambda u: [u["whitening_bias"], u["group"]["bias"], u["head"]["kernel"]]
+    peak = vectors(updates(plain, 0))
+    for step in range(4):
+        for own, full in zip(vectors(updates(warm, step)), peak, strict=True):
+            np.testing.assert_allclose(own, full * (step + 1) / 4, rtol=1e-5)
+    for step in (0, 3, 19):
+        pairs = zip(*map(jax.tree.leaves, (updates(warm, step + 4), updates(plain, step))))
+        for own, full in pairs:
+            np.testing.assert_allclose(own, full, rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", [name for name in OPTIMIZERS if name != "lbfgs"])
+def test_nothing_moves_at_the_learning_rate_zero(name):
+    params = airbench_params()
+    params["group"]["kernel"] *= 8**0.5 / jnp.linalg.norm(params["group"]["kernel"])
+    tx = make_optimizer(name, make_schedule(0.0, "linear", 2, 10), warmup_steps=2, weight_decay=0.1)
+    updates, _ = tx.update(jax.tree.map(jnp.ones_like, params), tx.init(params), params)
+    for u in jax.tree.leaves(updates):
+        np.testing.assert_allclose(u, 0, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_updates_done_are_those_that_were_not_left_out(name):
+    params = airbench_params()
+    tx = make_optimizer(name, make_schedule(0.1, "linear", 2, 10), skip_norm=5.0)
+    state, done = tx.init(params), []
+    for size in (0.01, 10.0, 0.01, jnp.nan):
+        grads = jax.tree.map(lambda p, size=size: jnp.full_like(p, size), params)
+        value_fn = lambda p: sum(jnp.sum(x) for x in jax.tree.leaves(p))
+        extra = {"value": 1.0, "grad": grads, "value_fn": value_fn} if name == "lbfgs" else {}
+        _, state = tx.update(grads, state, params, **extra)
+        done.append(int(updates_done(state)))
+    assert done == [1, 1, 2, 2]
 
 
 def test_large_gradients_change_nothing():

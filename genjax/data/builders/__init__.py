@@ -9,6 +9,7 @@ import difflib
 import io
 import os
 import pathlib
+import re
 
 import tensorflow_datasets as tfds
 
@@ -16,6 +17,7 @@ from genjax.data.builders.cifar10 import Cifar10
 from genjax.data.builders.digits import Digits
 from genjax.data.builders.mnist import FashionMnist, Mnist
 from genjax.errors import UserError, one_line
+from genjax.files import cache_root, user_path
 
 BUILDERS = {
     "digits": Digits,
@@ -23,6 +25,10 @@ BUILDERS = {
     "fashion_mnist": FashionMnist,
     "cifar10": Cifar10,
 }
+
+_DISK = re.compile(
+    "No space left|Disk quota|Read-only file system|Permission denied|write.. failed"
+)
 
 
 def prepare(name: str, data_dir: str | os.PathLike) -> pathlib.Path:
@@ -42,7 +48,7 @@ def prepare(name: str, data_dir: str | os.PathLike) -> pathlib.Path:
     Raises:
       UserError: unknown name, no network, wrong file, TensorFlow missing, folder not writable.
     """
-    data_dir = pathlib.Path(data_dir).expanduser()
+    data_dir = user_path(data_dir, "config.data.data_dir")
     builder = _builder(name, data_dir)
     folder = pathlib.Path(builder.data_dir)
     if not _is_prepared(folder):
@@ -85,9 +91,16 @@ def _download_and_prepare(
             builder.download_and_prepare()
     except ImportError as error:
         raise _needs_tensorflow(name, error) from error
-    except (OSError, tfds.download.DownloadError) as error:  # the disk, or TFDS's own downloads
+    except (OSError, RuntimeError, tfds.download.DownloadError) as error:
+        # The disk, as Python says it or as ArrayRecord does, or TFDS's own downloads.
+        if isinstance(error, RuntimeError) and not _DISK.search(str(error)):
+            raise
         if not _is_prepared(folder):  # else another process was first, and the rename failed
-            raise UserError(f"cannot prepare {name} in {folder}: {_reason(error)}") from error
+            option = "GENJAX_CACHE" if cache_root() in folder.parents else "config.data.data_dir"
+            raise UserError(
+                f"cannot prepare {name} in {folder}: {_reason(error)}; make room, or set {option} "
+                "to a folder that can be written"
+            ) from error
 
 
 def _needs_tensorflow(name: str, error: ImportError) -> UserError:

@@ -122,6 +122,40 @@ def test_inpainting_leaves_what_the_mask_leaves(trained, tmp_path):
     assert (results["images"][0] != results["images"][1]).any()  # each by its own noise
 
 
+def test_masks(tmp_path):
+    def read(pixels, mode="L", shape=(8, 8, 1)):
+        Image.fromarray(np.uint8(pixels), mode).save(tmp_path / "mask.png")
+        return tasks._read_mask(str(tmp_path / "mask.png"), shape)
+
+    half = np.tile(np.uint8([0] * 4 + [255] * 4), (8, 1))
+    right = half[..., None] > 127
+    np.testing.assert_array_equal(read(half), right)
+    # What is transparent is not to be generated, whatever colour it has.
+    white = np.full((8, 8), 255)
+    np.testing.assert_array_equal(read(np.stack([white, half], -1), "LA"), right)
+    np.testing.assert_array_equal(read(np.stack([white] * 3 + [half], -1), "RGBA"), right)
+    for pixels, mode, said in (
+        (0 * half, "L", "it is black"),
+        (white, "L", "it is white"),
+        (np.stack([white, 0 * half], -1), "LA", "it is black"),
+        (
+            np.pad(0 * half, ((0, 0), (8, 8)), constant_values=255),
+            "L",
+            "what is white lies outside",
+        ),
+        (np.pad(white, ((0, 0), (8, 8))), "L", "what is black lies outside .* cropped to 8x8"),
+    ):
+        with pytest.raises(UserError, match=f"sample.mask=.*{said}"):
+            read(pixels, mode)
+    (tmp_path / "text.png").write_text("hello")
+    with pytest.raises(UserError, match="config.sample.mask: cannot read .*text.png") as info:
+        tasks._read_mask(str(tmp_path / "text.png"), (8, 8, 1))
+    assert "bad_images" not in str(info.value)
+    config = small(**{"sample.task": "inpaint", "sample.mask": str(tmp_path / "mask.png")})
+    with pytest.raises(UserError, match="what is black lies outside"):
+        diffusion.build(config, (8, 8, 1), CLASSES)  # before anything is restored
+
+
 def test_inversion_is_undone(trained):
     results = drawn(trained[0], task="invert", sampler="heun", num_steps=40)
     assert results["noise"].shape == (6, 8, 8, 1) and results["noise"].dtype == np.float32
@@ -167,7 +201,7 @@ def test_what_is_exported_draws_the_same_bits(trained, new_images, tmp_path):
 
 def test_a_run_begins_with_another_runs_parameters(trained):
     options = {"init_from": str(trained[0]), "parallel": "pmap"}
-    options |= {"data.image_shape": (8, 8, 1), "ema.decay": 0.9}
+    options |= {"data.image_shape": (8, 8, 1), "ema.decay": 0.9, "sample.sampler": "heun"}
     config = small(consistency_cifar10, **options)
     run = Run.build(config)
     state = run.parallel.to_local(run.start())

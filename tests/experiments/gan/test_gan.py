@@ -106,7 +106,11 @@ def started(config):
         ("optim.accumulate_steps", 2, "1 with config.experiment=gan"),
         ("augment.name", "adda", "did you mean 'ada'"),
         ("augment.name", "ada", "augment.target=0.6 must be 0 with config.objective"),
-        ("augment.policy", ("color",), "config.augment.policy='color' is not known"),
+        (
+            "augment.policy",
+            ("color",),
+            "augment.policy=.* must be .* with config.augment.name=none",
+        ),
         ("augment.p", 1.5, r"in \[0, 1\]"),
         ("augment.interval", 0, "at least 1"),
         ("eval.standing_samples", -1, "at least 0"),
@@ -427,3 +431,28 @@ def test_a_stopped_game_resumes_bit_for_bit(tmp_path, monkeypatch):
     assert final(tmp_path / "stopped") == expected
     read = lambda name: (tmp_path / name / "metrics.jsonl").read_bytes()
     assert read("stopped") == read("whole")
+
+
+def test_networks_that_start_with_kernels_of_zeros_train_with_spectral_normalisation():
+    """Those of R3GAN do, in every block."""
+    sizes = {"model.generator_features": (8,), "model.discriminator_features": (8,)}
+    r3gan = {"model.name": "r3gan", "model.blocks": 1, "model.group": 4, **sizes}
+    family = built(tiny(**r3gan, **{"objective.spectral_norm": True}))
+    params, model_state = jax.jit(family.init)(jax.random.key(0))
+    batch, rngs = batch_of(4), Rngs(jax.random.key(1), 0, jnp.arange(4))
+    x, y = batch["image"], family.one_hot(batch["label"])
+
+    @jax.jit
+    def step(params, model_state):
+        loss = lambda p: family.discriminator_loss(p, model_state, x, -x, y, rngs)
+        (_, (metrics, vectors)), grads = jax.value_and_grad(loss, has_aux=True)(params)
+        params = jax.tree.map(lambda p, g: p - 0.1 * g, params, grads)
+        return params, {**model_state, "spectral": vectors}, metrics
+
+    first = params["discriminator"]
+    state = first, model_state
+    for _ in range(3):
+        *state, metrics = step(*state)
+        assert all(np.isfinite(x).all() for x in jax.tree.leaves((state, metrics)))
+    moved = jax.tree.map(lambda a, b: bool((a != b).any()), first, state[0])
+    assert all(jax.tree.leaves(moved))

@@ -167,6 +167,7 @@ def test_from_coarse_to_fine(tmp_path):
         {
             "sizes": (20, 30),
             "size_steps": (3, 1),
+            "num_train_steps": 1000,  # which those replace
             "model.content_layers": ("relu1_1",),
             "model.style_layers": ("relu1_1",),
             "objective.style": "mean_std",
@@ -197,7 +198,7 @@ def test_from_coarse_to_fine(tmp_path):
 def test_lbfgs_goes_down_with_every_step(tmp_path):
     options = {"num_train_steps": 6, "log_every_steps": 1, "objective.relative": True}
     options |= {"objective.content_weight": 1.0, "objective.style_weight": 1.0}
-    options |= {"objective.tv_weight": 0.0, "objective.clip": False, "optim.name": "lbfgs"}
+    options |= {"objective.tv_weight": 0.0, **LBFGS}
     options |= {"model.style_layers": ("relu1_1",), "checkpoint_every_steps": 0}
     report = train(gatys(**options), tmp_path, SOURCE)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
@@ -279,15 +280,28 @@ def test_alpha_and_colors(tmp_path, color):
     np.testing.assert_array_equal(alpha, pixels[..., 3])
 
 
+LBFGS = {"optim.name": "lbfgs", "optim.lr": 1e-3, "optim.b1": 0.9, "optim.eps": 1e-8}
+LBFGS |= {"objective.clip": False}
+
 WRONG = {
     "content_layer": ({"model.content_layers": ("relu9_1",)}, "'relu9_1' is not a layer of VGG-19"),
     "style": ({"objective.style": "gramm"}, "did you mean 'gram'"),
     "sizes": ({"sizes": (64, 32)}, "from small to large"),
     "weights": ({"weights": "/none.h5"}, "no weights at /none.h5.*weights=random runs without"),
-    "shares": ({"style_shares": (1.0, 2.0)}, "config.style_shares=.*1 numbers"),
+    "shares": (
+        {"more_styles": ("china",), "style_shares": (1.0,)},
+        "config.style_shares=.*2 numbers",
+    ),
+    "no_shares": ({"style_shares": (1.0,)}, "config.style_shares=.* with config.more_styles="),
+    "data": ({"data.name": "mnist"}, "config.data.name='mnist' must be empty"),
+    "shape": ({"data.image_shape": (64, 64, 3)}, "data.image_shape=.*follows from config.sizes"),
+    "flip": ({"data.flip": "random"}, "config.data.flip='random' must be 'none'"),
+    "steps": ({"size_steps": (3,)}, "config.num_train_steps=4 must be 1000 with config.size_steps"),
+    "run_of_sizes": ({"sizes": (24, 32), "size_index": 1}, "every size is trained in turn"),
     "guides": ({"guides.content": ("a.png",)}, "as many masks"),
     "tile": ({"objective.style": "relaxed_emd", "tile": 8}, "config.tile=8 must be 0"),
-    "clip": ({"optim.name": "lbfgs"}, "config.objective.clip=True must be False"),
+    "clip": ({**LBFGS, "objective.clip": True}, "config.objective.clip=True must be False"),
+    "adams": ({"optim.name": "lbfgs"}, "config.optim.lr=0.02 .*optim.b1, config.optim.eps"),
     "kind": ({"output.kind": "gif"}, "config.output.kind='gif' is not known"),
     "start": ({"start.from": "random"}, "config.start.from='random' is not known"),
     "depth": ({"model.depth": 17}, "config.model.depth=17 must be 16 or 19"),
@@ -323,7 +337,7 @@ def test_pictures_that_are_too_small_or_narrow(tmp_path, size, message):
 
 def test_other_families_have_no_line_search(smoke_config):
     with pytest.raises(UserError, match="optim.name='lbfgs' must be another with .*'vae'"):
-        Run.build(smoke_config(**{"optim.name": "lbfgs"}))
+        Run.build(smoke_config(**{"optim.name": "lbfgs", "optim.lr": 1e-3}))
 
 
 def test_weights_that_would_run_something(launch, tmp_path):

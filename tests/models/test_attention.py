@@ -1,0 +1,111 @@
+"""Which attention is taken where; the lowering for a GPU is looked at from a CPU."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax._src.cudnn import fused_attention_stablehlo as cudnn
+
+from experiments.diffusion.diffusion import Diffusion
+from experiments.diffusion.one_step import MeanFlow
+from genjax.diffusion.process import flow
+from genjax.models import attention
+from genjax.models.attention import attend, plain_attention
+from genjax.models.dit import DiT
+from genjax.models.unet import UNet
+from genjax.rng import Rngs
+
+SHAPE = (8, 8, 1)
+NETWORKS = {
+    "dit": DiT(16, 1, 2, dtype="bfloat16", remat=True),
+    "unet": UNet(8, (1,), attention=(8,), dtype="bfloat16"),
+}
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """Traces as on a machine with a GPU of the A100's kind, with cuDNN."""
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(cudnn, "check_cudnn_version", lambda: 91100)
+
+
+def lowered(fn, *args):
+    """The program for CUDA."""
+    return jax.jit(fn).trace(*args).lower(lowering_platforms=("cuda",)).as_text()
+
+
+def qkv(dtype=jnp.bfloat16, dim=64):
+    return [
+        jax.random.normal(k, (2, 16, 2, dim), dtype) for k in jax.random.split(jax.random.key(0), 3)
+    ]
+
+
+def total(q, k, v):
+    return attend(q, k, v).astype(jnp.float32).sum()
+
+
+def test_half_precision_takes_the_fused_kernel_forwards_and_backwards(gpu):
+    assert "cudnn" in lowered(attend, *qkv())
+    assert "cudnn" in lowered(jax.grad(total, (0, 1, 2)), *qkv())
+    assert "cudnn" not in lowered(attend, *qkv(jnp.float32))
+
+
+def test_forward_derivatives_take_the_plain_one(gpu):
+    q, k, v = qkv()
+
+    def pushed(q):
+        with plain_attention():
+            return jax.jvp(lambda q: attend(q, k, v), (q,), (q,))
+
+    assert "cudnn" not in lowered(pushed, q)
+    assert "cudnn" in lowered(attend, q, k, v)  # and nothing of it stays
+
+
+def test_the_plain_one_after_an_error(gpu):
+    with pytest.raises(RuntimeError), plain_attention():
+        raise RuntimeError
+    assert "cudnn" in lowered(attend, *qkv())
+
+
+@pytest.mark.parametrize("capability,fused", [(8.0, False), (9.0, True), (12.0, True)])
+def test_heads_of_256_are_fused_from_hopper_on(gpu, monkeypatch, capability, fused):
+    monkeypatch.setattr(attention, "_compute_capability", lambda: capability)
+    fits = lambda dim: attention._fused_fits(jnp.dtype(jnp.bfloat16), dim)
+    assert [fits(d) for d in (64, 128, 256)] == [True, True, fused]
+    assert not fits(264) and not fits(60)
+
+
+def loss_of(family):
+    batch = {
+        "image": jax.random.normal(jax.random.key(0), (2, *SHAPE)),
+        "label": jnp.zeros(2, jnp.int32),
+        "slot": jnp.arange(2),
+    }
+    rngs = Rngs(jax.random.key(1), 0, batch["slot"])
+    params = jax.eval_shape(lambda: family.init(jax.random.key(0))[0])
+    return params, batch, rngs
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_mean_flows_are_trained_with_plain_attention(gpu, name):
+    family = MeanFlow(NETWORKS[name], SHAPE)
+    params, batch, rngs = loss_of(family)
+    step = jax.value_and_grad(lambda p: family.loss(p, {}, batch, rngs)[0])
+    assert "cudnn" not in lowered(step, params)
+    sample = lambda p: family.sample(p, {}, jax.random.split(jax.random.key(0), 2))
+    assert "cudnn" in lowered(sample, params)  # without derivatives
+
+
+def test_the_likelihood_by_the_ode_takes_plain_attention(gpu):
+    family = Diffusion(NETWORKS["dit"], SHAPE, process=flow(), ode_tolerance=1e-2)
+    params, batch, rngs = loss_of(family)
+    assert "cudnn" not in lowered(lambda p: family.ode_nll(p, batch, rngs), params)
+    step = jax.value_and_grad(lambda p: family.loss(p, {}, batch, rngs)[0])
+    assert "cudnn" in lowered(step, params)
+
+
+def test_both_are_the_same_on_a_cpu():
+    q, k, v = qkv(jnp.float32)
+    expected = attend(q, k, v)
+    with plain_attention():
+        np.testing.assert_array_equal(attend(q, k, v), expected)
