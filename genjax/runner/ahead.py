@@ -35,8 +35,7 @@ PROGRAMS = ("step", "sample", "evaluate")
 def run_without_data(config: ConfigDict, parallel: Parallel) -> Run:
     """Builds a run over black images, which take no memory; nothing is read from a disk.
 
-    Weights that would be downloaded are random ones, and no samples are judged: neither changes a
-    program of the run.
+    Weights that would be downloaded are random ones, which changes no program of the run.
 
     Args:
       config: of a run. A picture that is made in several sizes has the largest.
@@ -46,8 +45,6 @@ def run_without_data(config: ConfigDict, parallel: Parallel) -> Run:
       UserError: the config cannot run on these devices.
     """
     config = config.copy_and_resolve_references()
-    config.eval.update(num_samples=0, num_samples_in_loop=0)
-    config.checkpoint.best_metric = ""
     if "weights" in config:
         config.weights = "random"
     if "size_index" in config:
