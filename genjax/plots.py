@@ -32,7 +32,7 @@ _LONGEST = 40  # characters of a name in a diagram
 # --- Grids ----------------------------------------------------------------------------------------
 
 
-class NotFiniteError(RunError):
+class PixelsNotFinite(RunError):
     """Something that was to be shown has NaN or infinity: no picture is better than a black one."""
 
 
@@ -41,7 +41,7 @@ def check_finite(
     what: str = "images",
     numbers: Sequence[int] | Int[AnyArray, " n"] | None = None,
 ) -> None:
-    """Raises a NotFiniteError for values to be shown that are not finite.
+    """Raises a PixelsNotFinite for values to be shown that are not finite.
 
     Args:
       values: one picture [H, W, C], or images or points along the first axis.
@@ -63,7 +63,7 @@ def check_finite(
         which = ", ".join(map(str, named[:8]))
         wrong = f"{len(bad)} of {len(finite)} {what} (number {which}{more.rstrip(',')})"
     share = 1 - finite.mean()
-    raise NotFiniteError(
+    raise PixelsNotFinite(
         f"{wrong}: {share:.2g} of the values are NaN or infinity, so nothing is drawn; look at the "
         "loss and the gradient norm in metrics.jsonl, at the inputs and weights, and at the "
         "options this was drawn with (guidance, temperature, steps, config.compute_dtype)"
@@ -82,7 +82,7 @@ def to_uint8(
       what, numbers: for the message, as in `check_finite`.
 
     Raises:
-      NotFiniteError: values are NaN or infinity.
+      PixelsNotFinite: values are NaN or infinity.
     """
     check_finite(images, what, numbers)
     return (np.clip(np.asarray(images, np.float32), 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
@@ -258,7 +258,7 @@ def scatter(
     class_names: Sequence[str],
     axis_names: Sequence[str] = ("", ""),
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """Draws points, coloured by label; a NotFiniteError for points that are not finite."""
+    """Draws points, coloured by label; a PixelsNotFinite for points that are not finite."""
     check_finite(points, "points")
     plt = _pyplot()
     figure, axis = plt.subplots(figsize=(6.4, 5.4))
@@ -278,7 +278,7 @@ def bars(heights: Num[AnyArray, " n"], name: str, quantity: str) -> UInt8[np.nda
     """Draws a bar chart; `name` labels the numbers of the bars, `quantity` their heights.
 
     Raises:
-      NotFiniteError: heights are NaN or infinity.
+      PixelsNotFinite: heights are NaN or infinity.
     """
     check_finite(heights, f"bars of {quantity}")
     plt = _pyplot()

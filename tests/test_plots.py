@@ -31,25 +31,27 @@ def test_to_uint8_rounds_and_clips():
 def test_what_is_not_finite_becomes_no_pixel(bad, dtype):
     images = np.full((12, 2, 3, 1), 0.5, dtype)
     images[[3, 7], 1, 2] = bad
-    with pytest.raises(plots.NotFiniteError, match=r"^2 of 12 images \(number 3, 7\): .* look at"):
+    with pytest.raises(plots.PixelsNotFinite, match=r"^2 of 12 images \(number 3, 7\): .* look at"):
         plots.to_uint8(images)
-    with pytest.raises(plots.NotFiniteError, match=r"2 of 12 samples \(number 103, 107\)"):
+    with pytest.raises(plots.PixelsNotFinite, match=r"2 of 12 samples \(number 103, 107\)"):
         plots.to_uint8(images, "samples", np.arange(100, 112))
-    with pytest.raises(plots.NotFiniteError, match="^the picture"):
+    with pytest.raises(plots.PixelsNotFinite, match="^the picture"):
         plots.to_uint8(images[3])
     images[:] = bad
-    with pytest.raises(plots.NotFiniteError, match="12 of 12 .*number 0, .* 7, and 4 more") as info:
+    with pytest.raises(
+        plots.PixelsNotFinite, match="12 of 12 .*number 0, .* 7, and 4 more"
+    ) as info:
         plots.to_uint8(images)
     assert "\n" not in str(info.value) and info.value.exit_code == 1
 
 
 def test_a_number_too_large_for_float32_is_no_white_pixel():
-    with pytest.raises(plots.NotFiniteError):
+    with pytest.raises(plots.PixelsNotFinite):
         plots.to_uint8(np.full((1, 1, 1, 1), 1e300))
 
 
 def test_nothing_is_written_of_a_picture_that_is_not_finite(tmp_path):
-    with pytest.raises(plots.NotFiniteError):
+    with pytest.raises(plots.PixelsNotFinite):
         plots.save_png(tmp_path / "a.png", np.full((4, 4, 3), np.nan), {})
     assert not list(tmp_path.iterdir())
 
@@ -57,9 +59,9 @@ def test_nothing_is_written_of_a_picture_that_is_not_finite(tmp_path):
 def test_diagrams_leave_out_no_point_in_silence():
     points = np.zeros((5, 2), np.float32)
     points[4, 1] = np.nan
-    with pytest.raises(plots.NotFiniteError, match="1 of 5 points .number 4"):
+    with pytest.raises(plots.PixelsNotFinite, match="1 of 5 points .number 4"):
         plots.scatter(points, np.zeros(5, int), ("a", "b"))
-    with pytest.raises(plots.NotFiniteError, match="1 of 2 bars of frequency"):
+    with pytest.raises(plots.PixelsNotFinite, match="1 of 2 bars of frequency"):
         plots.bars(np.array([1.0, np.nan]), "code", "frequency")
 
 

@@ -54,7 +54,9 @@ FIELDS = merged(
     STYLIZE_FIELDS,
     {
         "decoder": field("", '"": train one; or a file of a trained one'),
-        "style_data": field("", 'folder:/path of style pictures; "": images of the batch'),
+        "style_data": field(
+            "", 'folder:/path of style pictures; "": images of the batch', names="frozen"
+        ),
         "num_styles": field(
             256, "style pictures kept in memory", at_least=1, only_with=is_set("style_data")
         ),

@@ -18,7 +18,9 @@ from genjax.weights.vgg import load_vgg
 PUBLISHED_VARIANTS = ("keras", "torchvision")
 
 VGG_FIELDS = {
-    "weights": field("", '"": the published ones of model.variant; "random"; or a file'),
+    "weights": field(
+        "", '"": the published ones of model.variant; "random"; or a file', names="frozen"
+    ),
     "model": {
         "variant": field(
             "keras",

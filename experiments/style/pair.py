@@ -19,9 +19,9 @@ from genjax.style.color import COLORS, keep_color
 from genjax.typing import AnyArray, Float
 
 PAIR_FIELDS = {
-    "content": field("china", "a path, or one of genjax.data.picture.EMBEDDED"),
-    "style": field("flower", "the same"),
-    "more_styles": field((), "further style pictures, blended", items=str),
+    "content": field("china", "a path, or one of genjax.data.picture.EMBEDDED", names="picture"),
+    "style": field("flower", "the same", names="picture"),
+    "more_styles": field((), "further style pictures, blended", items=str, names="picture"),
     "style_shares": field(
         (),
         "of all styles; (): equal",
@@ -61,7 +61,7 @@ class Pair:
         """Returns the picture as it is saved: in [0, 1], with the content's colours if wanted.
 
         Raises:
-          NotFiniteError: the picture has NaN or infinity.
+          PixelsNotFinite: the picture has NaN or infinity.
         """
         check_finite(image, self.name)
         image = np.clip(np.asarray(image, np.float32), 0, 1)

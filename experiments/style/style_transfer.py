@@ -100,8 +100,10 @@ FIELDS = merged(
             ),
         },
         "guides": {
-            "content": field((), "masks, light where a region is", items=str),
-            "style": field((), "its counterparts in each style picture", items=str),
+            "content": field((), "masks, light where a region is", items=str, names="picture"),
+            "style": field(
+                (), "its counterparts in each style picture", items=str, names="picture"
+            ),
         },
         "tile": field(0, "pixels a side; 0: the picture at once", at_least=0),
         "model": {

@@ -72,7 +72,7 @@ def _encode_splits(
     """Returns {name: (codes [N, h, w], labels [N])} of whole splits.
 
     Raises:
-      NotFiniteError: the encoder gives NaN or infinity, which have a nearest code, too.
+      PixelsNotFinite: the encoder gives NaN or infinity, which have a nearest code, too.
     """
 
     def encode(tree, batch):

@@ -152,26 +152,14 @@ def _of_pairs(comparison: Any, *names: str) -> Metric:
 # By their names in config.eval.metrics.
 METRICS = {
     "fd": Metric(("fd",), of_sets=_frechet),
-    "kd": Metric(
-        ("kd", "kd_standard_error"),
-        of_pairs=kernel.KernelDistance,
-        at_least=kernel.KernelDistance.at_least,
-    ),
+    "kd": _of_pairs(kernel.KernelDistance, "kd", "kd_standard_error"),
     "kid": Metric(
         ("kd_subsets", "kd_subsets_standard_deviation"),
         of_features=_kid,
         at_least=kernel.KID_SUBSET_SIZE,
     ),
-    "pr": Metric(
-        ("precision", "recall"),
-        of_pairs=manifold.PrecisionRecall,
-        at_least=manifold.PrecisionRecall.at_least,
-    ),
-    "dc": Metric(
-        ("density", "coverage"),
-        of_pairs=manifold.DensityCoverage,
-        at_least=manifold.DensityCoverage.at_least,
-    ),
+    "pr": _of_pairs(manifold.PrecisionRecall, "precision", "recall"),
+    "dc": _of_pairs(manifold.DensityCoverage, "density", "coverage"),
     "is": Metric(("is", "is_standard_deviation"), of_sets=_score),
     "modes": Metric(("modes", "modes_kl"), of_sets=_modes),
 }

@@ -116,14 +116,20 @@ FIELDS = {
         "warmup": field(True, "early averages are shorter", only_with=_AVERAGED),
     },
     "data": {
-        "name": field("digits", "a TFDS name, folder:/path, npz:/path.npz or codes:/path.npz"),
+        "name": field(
+            "digits",
+            "a TFDS name, folder:/path, npz:/path.npz or codes:/path.npz",
+            names="dataset",
+        ),
         "data_dir": field("", '"": $TFDS_DATA_DIR, then ~/tensorflow_datasets', only_with=_IN_TFDS),
         "image_shape": field((28, 28, 1), "height, width, channels (1 or 3)", at_least=1),
         "train_split": field(
             "train",
             only_with=When((("data.name", lambda n: not n.startswith(UNSPLIT), " with splits"),)),
         ),
-        "eval_name": field("", '"": data.name; else another dataset with the same classes'),
+        "eval_name": field(
+            "", '"": data.name; else another dataset with the same classes', names="dataset"
+        ),
         "eval_split": field("test"),
         "pixels": field("unit", "how pixels are scaled or binarized", one_of=PIXELS),
         "flip": field("none", "horizontal flips; alternating: every other epoch", one_of=FLIPS),
@@ -248,12 +254,8 @@ MAY_CHANGE = (
     "init_from",  # where that workdir is now
 )
 
-# What may be at another path when a run is resumed, because a checksum says whether it is the same:
-# datasets of one of these kinds, pictures, and what the family keeps the checksums of.
+# The names of datasets that are paths: these may be elsewhere when a run continues.
 PATH_KINDS = ("folder:", "npz:", "codes:", "picture:")
-DATASETS = ("data.name", "data.eval_name")
-PICTURES = ("content", "style", "more_styles", "guides.content", "guides.style")
-FROZEN = ("weights", "style_data")
 
 SMOKE = {
     "data.name": "digits",
@@ -355,7 +357,10 @@ def _check_data(config: ConfigDict) -> None:
 
 
 def changed_keys(
-    old: Mapping[str, Any], new: Mapping[str, Any], idle: Collection[str] = ()
+    old: Mapping[str, Any],
+    new: Mapping[str, Any],
+    idle: Collection[str] = (),
+    files: Mapping[str, str] | None = None,
 ) -> dict[str, tuple[Any, Any]]:
     """Compares two flattened configs.
 
@@ -363,12 +368,13 @@ def changed_keys(
       old, new: {dotted key: value}.
       idle: fields without an effect that are at their defaults in the new one; they may have had
         any value before.
+      files: the `named_files` of the new config.
 
     Returns:
       {key: (old value, new value)} of the fields whose change makes it another run. Paths of data
       are not among them, see `moved_keys`.
     """
-    moved = moved_keys(old, new)
+    moved = moved_keys(old, new, files or {})
     steady = new.get("optim.schedule") == "constant"
     may_change = tuple(k for k in MAY_CHANGE if steady or k != "num_train_steps")
     return {
@@ -381,12 +387,20 @@ def changed_keys(
     }
 
 
-def moved_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Returns the fields of two flattened configs that name data at different paths."""
-    differ = [key for key in old.keys() & new.keys() if old[key] != new[key]]
-    same_kind = lambda key: any(
+def moved_keys(
+    old: Mapping[str, Any], new: Mapping[str, Any], files: Mapping[str, str]
+) -> list[str]:
+    """Returns the fields of two flattened configs that name data at different paths.
+
+    Args:
+      old, new: {dotted key: value}.
+      files: the `named_files` of the new config.
+    """
+    both_paths = lambda key: any(
         str(old[key]).startswith(kind) and str(new[key]).startswith(kind) for kind in PATH_KINDS
     )
     return sorted(
-        key for key in differ if key in (*PICTURES, *FROZEN) or key in DATASETS and same_kind(key)
+        key
+        for key, names in files.items()
+        if key in old and old[key] != new[key] and (names != "dataset" or both_paths(key))
     )

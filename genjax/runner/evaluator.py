@@ -83,7 +83,7 @@ class Evaluator:
             draw = lambda: family.evaluation_figures(values)
             try:
                 pictures = unless_it_fails("the figures of the evaluation", draw) or {}
-            except plots.NotFiniteError as error:  # the numbers say so, too
+            except plots.PixelsNotFinite as error:  # the numbers say so, too
                 warn(str(error))
         return {f"eval/{name}": float(number) for name, number in numbers.items()}, pictures
 
@@ -132,7 +132,7 @@ class Sampler:
         """Returns the images `indices` of a seed, uint8 [N, H, W, C].
 
         Raises:
-          NotFiniteError: an image has NaN or infinity.
+          PixelsNotFinite: an image has NaN or infinity.
         """
         run, size, out = self._run, self.batch_size, []
         rows = run.parallel.rows(self.batch_size)
@@ -244,7 +244,7 @@ class FullEvaluator:
         """Judges samples; where some are not finite and the config lets that pass, says so."""
         try:
             return self._judge(tree, num_images, metrics, stop)
-        except plots.NotFiniteError as error:
+        except plots.PixelsNotFinite as error:
             if self._policy == "raise":
                 raise
             warn(str(error))

@@ -87,6 +87,8 @@ class Field:
       finite: whether a float must be finite, in float32 as well, which networks compute in. NaN is
         never allowed.
       only_with: conditions that must all hold for the field to have an effect.
+      names: what a path in it names: "dataset", "picture", or "frozen" for a file whose checksum
+        `Family.frozen` holds. A run may continue with another path to what has the same checksum.
     """
 
     default: Any
@@ -100,6 +102,7 @@ class Field:
     nonempty: bool = False
     finite: bool = True
     only_with: tuple[When, ...] = ()
+    names: str = ""
 
     def check(self, key: str, value: Any) -> None:
         """Raises a UserError that names `config.<key>` where `value` is not allowed."""
@@ -257,6 +260,12 @@ def check_fields(config: ConfigDict, fields: Fields, prefix: str = "") -> None:
             _check_choice(config[key], value, name)
         else:
             check_fields(config[key], value, f"{name}.")
+
+
+def named_files(config: ConfigDict, fields: Fields) -> dict[str, str]:
+    """Returns {dotted key: `Field.names`} of the fields of a config whose values are paths."""
+    declared = _Effects(config, fields).fields
+    return {key: value.names for key, value in declared.items() if value.names}
 
 
 # ---- Fields without an effect ----

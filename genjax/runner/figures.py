@@ -54,7 +54,7 @@ class Drawer:
         """Draws and saves; returns False if a stop cut it short.
 
         Raises:
-          NotFiniteError: a picture has NaN or infinity; the others are saved.
+          PixelsNotFinite: a picture has NaN or infinity; the others are saved.
         """
         run, provenance = self._run, {**self._provenance, "step": step}
         pictures, tree, refused = {}, run.eval_tree(state), None
@@ -64,24 +64,19 @@ class Drawer:
                 draw = lambda: self._family_figures(*local)
                 try:
                     pictures = unless_it_fails(f"the figures of step {step}", draw) or {}
-                except plots.NotFiniteError as error:  # other processes go on to sample
+                except plots.PixelsNotFinite as error:  # other processes go on to sample
                     refused = error
             save_figures(self._figures, pictures, provenance)
         if self._sampler:
             config = run.config.sample
             count = min(config.num, MAX_IN_GRID)
-
-            def draw():
-                images = self._sampler(tree, config.seed, np.arange(count), stop)
-                return [None if images is None else plots.grid(images)]
-
-            if jax.process_count() == 1:
-                drawn = unless_it_fails(f"samples of step {step}", draw) or []
-            else:  # the others may not have failed, and would wait for this one
-                drawn = draw()
-            if drawn and drawn[0] is None:
+            draw = lambda: self._sampler(tree, config.seed, np.arange(count), stop)
+            alone = jax.process_count() == 1  # others would wait for a process that failed
+            images = unless_it_fails(f"samples of step {step}", draw) if alone else draw()
+            if images is None and (stop() or not alone):
                 return False
-            for pictures["samples"] in drawn:
+            if images is not None:
+                pictures["samples"] = plots.grid(images)
                 path = samples_png(self._workdir, step)
                 save_png(path, pictures["samples"], {**provenance, "seed": config.seed})
         if log:

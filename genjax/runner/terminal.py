@@ -5,7 +5,7 @@ from typing import TypeVar
 
 from genjax.errors import one_line
 from genjax.messages import write_line
-from genjax.plots import NotFiniteError
+from genjax.plots import PixelsNotFinite
 from genjax.train.parallel import is_main
 
 Result = TypeVar("Result")
@@ -26,11 +26,11 @@ def unless_it_fails(what: str, draw: Callable[[], Result]) -> Result | None:
     """Returns `draw()`, or None with a warning where it fails: no picture ends a run.
 
     Raises:
-      NotFiniteError: the picture's values are NaN or infinity, which is no fault of the drawing.
+      PixelsNotFinite: the picture's values are NaN or infinity, which is no fault of the drawing.
     """
     try:
         return draw()
-    except NotFiniteError:
+    except PixelsNotFinite:
         raise
     except Exception as error:
         warn(f"could not draw {what}: {type(error).__name__}: {one_line(error)[:300]}")

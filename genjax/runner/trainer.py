@@ -28,7 +28,7 @@ from ml_collections import ConfigDict
 
 from genjax import files
 from genjax.errors import RunError
-from genjax.plots import NotFiniteError
+from genjax.plots import PixelsNotFinite
 from genjax.runner.batches import Batches
 from genjax.runner.evaluator import FullEvaluator, check_finite
 from genjax.runner.figures import Drawer, save_figures
@@ -344,7 +344,7 @@ class Trainer:
         with self.progress.paused():
             try:
                 return self.drawer(step, state, self.log, self._signalled)
-            except NotFiniteError as error:  # steps are not given up for a picture
+            except PixelsNotFinite as error:  # steps are not given up for a picture
                 warn(f"step {step}: {error}")
                 return True
 

@@ -12,9 +12,9 @@ from genjax import files
 from genjax.data.picture import picture_source
 from genjax.data.source import sha256_of
 from genjax.errors import UserError
-from genjax.runner.config import FIELDS, FROZEN, PICTURES, changed_keys, moved_keys
+from genjax.runner.config import FIELDS, changed_keys, moved_keys
 from genjax.runner.family import find_family
-from genjax.runner.fields import defaults, flatten, idle_defaults, merged
+from genjax.runner.fields import Fields, defaults, flatten, idle_defaults, merged, named_files
 from genjax.runner.run import Run
 from genjax.runner.terminal import warn
 from genjax.train.checkpoint import Checkpoints
@@ -84,8 +84,9 @@ def check_restored(
 def _compare(what: Any, there: dict, config: ConfigDict, may_differ: tuple[str, ...]) -> None:
     # Fields that are newer than the run had their defaults then.
     known = {**flatten(_all_defaults(config)), **flatten(there)}
-    fields = merged(FIELDS, find_family(config.experiment).FIELDS)
-    changed = changed_keys(known, flatten(config), idle_defaults(config, fields))
+    fields = _all_fields(config)
+    idle, named = idle_defaults(config, fields), named_files(config, fields)
+    changed = changed_keys(known, flatten(config), idle, named)
     changed = {k: v for k, v in changed.items() if not k.startswith(tuple(may_differ))}
     if changed:
         listed = "; ".join(
@@ -99,10 +100,13 @@ def _compare(what: Any, there: dict, config: ConfigDict, may_differ: tuple[str, 
         raise UserError(f"{what} belongs to another config ({listed}); choose another --workdir")
 
 
+def _all_fields(config: ConfigDict) -> Fields:
+    return merged(FIELDS, find_family(config.experiment).FIELDS)
+
+
 def _all_defaults(config: ConfigDict) -> dict[str, Any]:
     """Returns the default of every field that a config has."""
-    fields = find_family(config.experiment).FIELDS
-    return defaults(merged(FIELDS, fields), like=config)
+    return defaults(_all_fields(config), like=config)
 
 
 def trained_config(workdir: str | Path, config: ConfigDict) -> ConfigDict:
@@ -163,10 +167,10 @@ def _check_same_data(workdir: Any, config: dict, known: dict[str, Any], run: Run
                 f"{then['fingerprint'][:12]} then, {now['num_examples']}, "
                 f"{now['fingerprint'][:12]} now; bring it back, or choose another --workdir"
             )
-    loader = run.config.data.loader
-    for key in moved_keys(flatten(config), flatten(run.config)):
+    loader, files = run.config.data.loader, named_files(run.config, _all_fields(run.config))
+    for key in moved_keys(flatten(config), flatten(run.config), files):
         roles = {"data.name": f"train/{loader}", "data.eval_name": f"eval/{loader}"}
-        if key not in FROZEN and roles.get(key, f"picture/{key}") not in known:
+        if files[key] != "frozen" and roles.get(key, f"picture/{key}") not in known:
             raise UserError(
                 f"config.{key} is at another path than when {workdir} began, which does not know "
                 f"its checksum with config.data.loader={loader}: resume with the loader or path "
@@ -190,9 +194,10 @@ def describe_data(run: Run) -> dict[str, dict[str, Any]]:
         }
         if data.former_fingerprint:
             entry["former_fingerprint"] = data.former_fingerprint
-    for key, value in flatten(run.config).items():
-        names = value if isinstance(value, list) else [value]
-        if key in PICTURES and any(names):
+    values = flatten(run.config)
+    for key, kind in named_files(run.config, _all_fields(run.config)).items():
+        names = values[key] if isinstance(values[key], list) else [values[key]]
+        if kind == "picture" and any(names):
             contents = [picture_source(name, "all").fingerprint for name in names]
             described[f"picture/{key}"] = {
                 "name": ", ".join(names),

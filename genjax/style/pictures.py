@@ -134,7 +134,7 @@ def save_picture(
       The path of the file.
 
     Raises:
-      NotFiniteError: the picture has NaN or infinity.
+      PixelsNotFinite: the picture has NaN or infinity.
     """
     path = Path(f"{path}{KINDS[kind]}")
     check_finite(image, path.name)

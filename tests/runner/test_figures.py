@@ -47,4 +47,4 @@ def test_a_picture_that_cannot_be_drawn_is_a_warning(tmp_path, monkeypatch, caps
     for what in ("figures of step 3", "samples of step 3", "step_00000004.png"):
         assert any(what in line for line in lines), what
     drawer._sampler = lambda *args: None
-    assert not drawer(5, state)  # a stop
+    assert not drawer(5, state, stop=lambda: True)

@@ -11,7 +11,7 @@ import pytest
 
 from experiments.vae.vae import Vae
 from genjax import plots
-from genjax.plots import NotFiniteError
+from genjax.plots import PixelsNotFinite
 from genjax.runner.evaluator import FullEvaluator, Sampler
 from genjax.runner.figures import Drawer
 from genjax.runner.run import Run
@@ -42,7 +42,7 @@ def test_a_sampler_names_the_images_by_their_numbers(smoke_config, poisoned, bad
     poisoned(bad)
     run = Run.build(smoke_config())
     tree, sampler = run.eval_tree(run.start()), Sampler(run)
-    with pytest.raises(NotFiniteError, match=r"2 of 16 images of seed 3 \(number 105, 113\)"):
+    with pytest.raises(PixelsNotFinite, match=r"2 of 16 images of seed 3 \(number 105, 113\)"):
         sampler(tree, 3, np.arange(100, 120))
     assert sampler(tree, 3, np.arange(BAD)).shape == (BAD, 28, 28, 1)  # none is bad
 
@@ -52,7 +52,7 @@ def test_no_distance_of_black_images_is_reported(smoke_config, poisoned, capsys)
     options = {"eval.num_samples": 32, "eval.metrics": ("fd", "pr")}
     run = Run.build(smoke_config(**options))
     tree = run.eval_tree(run.start())
-    with pytest.raises(NotFiniteError, match="2 of 16 images of seed 0"):
+    with pytest.raises(PixelsNotFinite, match="2 of 16 images of seed 0"):
         FullEvaluator(run)(tree, last=True)
     run = Run.build(smoke_config(**options, **{"nonfinite.policy": "skip"}))
     numbers, _ = FullEvaluator(run)(tree, last=True)
@@ -67,11 +67,11 @@ def test_a_drawer_saves_the_other_pictures(smoke_config, poisoned, monkeypatch, 
     state = run.start()
     with monkeypatch.context() as patch:
         patch.setattr(Vae, "figures", lambda *args: {"x": plots.to_uint8([math.nan])})
-        with pytest.raises(NotFiniteError, match="1 of 1 images"):
+        with pytest.raises(PixelsNotFinite, match="1 of 1 images"):
             Drawer(run, tmp_path, SOURCE)(0, state)
     assert (tmp_path / "samples" / "step_00000000.png").exists()
     poisoned()
-    with pytest.raises(NotFiniteError, match="images of seed 0"):
+    with pytest.raises(PixelsNotFinite, match="images of seed 0"):
         Drawer(run, tmp_path, SOURCE)(1, state)
     assert (tmp_path / "figures" / "reconstructions.png").exists()
     assert not (tmp_path / "samples" / "step_00000001.png").exists()
@@ -79,7 +79,7 @@ def test_a_drawer_saves_the_other_pictures(smoke_config, poisoned, monkeypatch, 
 
 def test_training_goes_on_without_the_picture(capsys):
     def drawer(step, state, log, stop):
-        raise NotFiniteError("1 of 1 images: not finite")
+        raise PixelsNotFinite("1 of 1 images: not finite")
 
     trainer = Trainer.__new__(Trainer)
     trainer.position = types.SimpleNamespace(step=4, state=None)
@@ -93,5 +93,5 @@ def test_parameters_that_are_not_numbers_draw_nothing(smoke_config):
     run = Run.build(smoke_config())
     params, model_state = run.eval_tree(run.start())
     params = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), params)
-    with pytest.raises(NotFiniteError, match="16 of 16"):
+    with pytest.raises(PixelsNotFinite, match="16 of 16"):
         Sampler(run)((params, model_state), 0, np.arange(16))

@@ -7,10 +7,12 @@ import signal
 import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from PIL import Image
 
 from genjax.errors import UserError
 from genjax.runner.config import changed_keys, moved_keys
+from genjax.runner.fields import field, flatten, named_files
 from genjax.runner.figures import Drawer
 from genjax.runner.restore import restored_run
 from genjax.runner.run import Run
@@ -181,6 +183,8 @@ def test_which_fields_are_paths_of_data():
         "weights": "x",
         "lr": 1,
     }
+    files = {"data.name": "dataset", "data.eval_name": "dataset"}
+    files |= {"style": "picture", "weights": "frozen"}
     for new, moved, changed in (
         ({"data.name": "folder:/b", "style": "b.jpg", "weights": "y"}, 3, 0),
         ({"data.name": "npz:/a"}, 0, 1),
@@ -188,7 +192,17 @@ def test_which_fields_are_paths_of_data():
         ({"data.name": "folder:/b", "lr": 2}, 1, 1),
     ):
         new = {**old, **new}
-        assert (len(moved_keys(old, new)), len(changed_keys(old, new))) == (moved, changed)
+        assert len(moved_keys(old, new, files)) == moved
+        assert len(changed_keys(old, new, files=files)) == changed
+
+
+def test_a_families_own_picture_may_move_and_what_it_only_calls_so_may_not():
+    fields = {"drawing": field("", names="picture"), "style": field("x")}
+    config = ConfigDict({"drawing": "b", "style": "y"})
+    files = named_files(config, fields)
+    assert files == {"drawing": "picture"}
+    old = {"drawing": "a", "style": "x"}
+    assert changed_keys(old, flatten(config), files=files) == {"style": ("x", "y")}
 
 
 def test_a_checkpoint_knows_its_config_by_itself(config, train, tmp_path):

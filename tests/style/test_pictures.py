@@ -10,7 +10,7 @@ from PIL import Image
 from experiments.style.pair import Pair
 from genjax.data.picture import EMBEDDED
 from genjax.errors import UserError
-from genjax.plots import NotFiniteError
+from genjax.plots import PixelsNotFinite
 from genjax.style import pictures
 from genjax.style.color import COLORS, keep_color, match_color
 from genjax.style.pictures import Size
@@ -69,11 +69,11 @@ def test_what_is_written(tmp_path, with_alpha):
 def test_a_picture_that_is_not_finite_is_refused_in_every_format(tmp_path, kind, bad):
     image = RNG.random((6, 5, 3)).astype(np.float32)
     image[2, 3, 1] = bad
-    with pytest.raises(NotFiniteError, match="picture .result"):
+    with pytest.raises(PixelsNotFinite, match="picture .result"):
         pictures.save_picture(tmp_path / "new" / "result", image, None, kind, {})
     assert not list(tmp_path.iterdir())
     for color in COLORS:
-        with pytest.raises(NotFiniteError):  # before an infinity is clipped to white
+        with pytest.raises(PixelsNotFinite):  # before an infinity is clipped to white
             Pair("china", "flower", color).finish(image)
 
 

@@ -13,7 +13,7 @@ from genjax import rng
 from genjax.errors import UserError
 from genjax.models.vdvae import VdVae
 from genjax.models.vqvae import VqDecoder, VqEncoder
-from genjax.plots import NotFiniteError
+from genjax.plots import PixelsNotFinite
 from genjax.runner import modes
 from genjax.runner.evaluator import Evaluator, Sampler
 from genjax.runner.restore import restored_run
@@ -104,7 +104,7 @@ def test_codes_of_a_run_are_written_and_decode_to_its_reconstructions(tmp_path):
     nan = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), params["encoder"])
     tree = ({**params, "encoder": nan}, model_state)
     assert np.isnan(run.family.reconstruct(*tree, x)).all()
-    with pytest.raises(NotFiniteError, match="1415 of 1415 encoded images of train"):
+    with pytest.raises(PixelsNotFinite, match="1415 of 1415 encoded images of train"):
         codes._encode_splits(run, tree, {"train": run.train_data})
 
     prior = vqvae_prior_cifar10.get_config("smoke")
