@@ -38,12 +38,16 @@ def compute_capability() -> float:
     return (_traced_for.value or _described(jax.local_devices()[0]))[1]
 
 
-def tracing_for(device: jax.Device) -> AbstractContextManager[None]:
-    """Makes the two functions above describe `device` within a block."""
+def tracing_for(device: Any) -> AbstractContextManager[None]:
+    """Makes the two functions above describe `device` within a block.
+
+    Args:
+      device: a `jax.Device`, or what has its `platform` and, for a GPU, `compute_capability`.
+    """
     return _traced_for(_described(device))
 
 
-def _described(device: jax.Device) -> tuple[str, float]:
+def _described(device: Any) -> tuple[str, float]:
     try:
         return device.platform, float(device.compute_capability)
     except (AttributeError, ValueError):

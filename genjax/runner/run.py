@@ -17,7 +17,6 @@ from genjax import rng
 from genjax.data.dataset import Dataset, StreamedDataset
 from genjax.data.sources import cache_root
 from genjax.data.transforms import Transform
-from genjax.devices import tracing_for
 from genjax.errors import UserError
 from genjax.files import user_path
 from genjax.runner.config import FIELDS, check_values
@@ -111,7 +110,7 @@ class Run:
         )
         train_step, init = _make_step(config, family, transform)
         check_idle(config, merged(FIELDS, module.FIELDS))  # after mistakes that are worse
-        with tracing_for(parallel.devices[0]):
+        with parallel.tracing():
             evaluated, model_state = _check_shapes(config, family, train_step, init)
         _check_statistics(config, family, model_state)
         judge = _make_judge(config, family, parallel, sources)

@@ -9,6 +9,7 @@ With several processes (`start_processes`), every process runs the same program 
 rows of each global batch; process 0 is the main one, which writes what is not a checkpoint.
 """
 
+import contextlib
 import ctypes
 import dataclasses
 import functools
@@ -213,11 +214,15 @@ class Parallel:
         """What the devices are, "cpu", "gpu" or "tpu"; they need not be of this machine."""
         return self.devices[0].platform
 
+    def tracing(self) -> contextlib.AbstractContextManager[None]:
+        """Makes what is traced within a block a program for these devices."""
+        return tracing_for(self.devices[0])
+
     def _for_devices(self, fn: Callable) -> Callable:
         """Returns `fn` in the form that it has on these devices, wherever it is traced."""
 
         def traced(*args):
-            with tracing_for(self.devices[0]):
+            with self.tracing():
                 return fn(*args)
 
         traced.__name__ = getattr(fn, "__name__", type(fn).__name__)
