@@ -301,9 +301,12 @@ def max_pool(x: Num[Array, "b h w c"], size: int = 2) -> Num[Array, "b rows colu
     """Returns the maximum of each `size` x `size` square; an incomplete last square is dropped.
 
     As `flax.linen.max_pool(x, (size, size), (size, size))`, but by reshaping: the gradient of a
-    window reduction scatters one element at a time (the tutorial's classifier: 33 ms a step, now
-    19). Equal maxima share the gradient.
+    window reduction scatters one element at a time on a CPU (the tutorial's classifier: 33 ms a
+    step, now 19). Accelerators take Flax's. Equal maxima share the gradient on a CPU; elsewhere
+    the first one has it all.
     """
+    if platform() != "cpu":
+        return nn.max_pool(x, (size, size), (size, size))
     return jnp.max(_squares(x, size), axis=(2, 4))
 
 
