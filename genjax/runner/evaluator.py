@@ -155,7 +155,8 @@ def program_of(parallel: Parallel, mapped: Mapped, tree: Tree, batch: Any) -> Pr
 
 def sampler_batch_size(run: Run) -> int:
     """Returns how many images a sampler draws at a time: a multiple of the devices."""
-    return run.parallel.round_up(run.config.sample.batch_size)
+    default = 64 if run.parallel.platform == "cpu" else 500
+    return run.parallel.round_up(run.config.sample.batch_size or default)
 
 
 def sampled_labels(config: ConfigDict, index: np.ndarray, num_classes: int) -> np.ndarray:
