@@ -1,12 +1,16 @@
-"""What code inside of a train step may ask about the devices that share the step.
+"""What code inside of a train step may ask about the devices that it runs on and shares.
 
 Under `jit` and `fsdp` a step sees the whole batch, and the compiler adds the communication. Under
 `pmap` a step sees the share of one device and has to average over the others itself; JAX then binds
 an axis called `AXIS` while the step is traced. The functions below find that axis and use it, and
 do nothing elsewhere, so a network, a loss or a family is written once for all three.
+
+Where a computation has a form for each kind of device, `platform` says for which one the program is
+traced: `Parallel` names it, because a program may be compiled for devices that are not here.
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 import jax
@@ -15,6 +19,39 @@ import jax.numpy as jnp
 AXIS = "data"
 
 Tree = TypeVar("Tree")
+
+# The platform, and a GPU's generation. Part of the key of JAX's caches: what was traced for one
+# device is never taken for one of another kind.
+_traced_for = jax.make_user_context(default_value=None)
+
+
+def platform() -> str:
+    """Returns "cpu", "gpu" or "tpu": what the current program is traced for.
+
+    Outside of the programs of a run that is what JAX takes by default.
+    """
+    return (_traced_for.value or _described(jax.local_devices()[0]))[0]
+
+
+def compute_capability() -> float:
+    """Returns that of the GPU that the program is traced for, 9.0 for Hopper; 0 where unknown."""
+    return (_traced_for.value or _described(jax.local_devices()[0]))[1]
+
+
+def tracing_for(device: Any) -> AbstractContextManager[None]:
+    """Makes the two functions above describe `device` within a block.
+
+    Args:
+      device: a `jax.Device`, or what has its `platform` and, for a GPU, `compute_capability`.
+    """
+    return _traced_for(_described(device))
+
+
+def _described(device: Any) -> tuple[str, float]:
+    try:
+        return device.platform, float(device.compute_capability)
+    except (AttributeError, ValueError):
+        return device.platform, 0.0
 
 
 def device_axis() -> str | None:
@@ -72,7 +109,7 @@ def scan(body: Callable, carry: Any, xs: Any) -> tuple[Any, Any]:
     in a loop, 65 ms one after another. `unroll=True` is no remedy: with JAX 0.12 a loop of one step
     remains, and in it a step of a DCGAN takes 9 s instead of 0.3, because of strided gradients.
     """
-    if jax.default_backend() != "cpu":
+    if platform() != "cpu":
         return jax.lax.scan(body, carry, xs)
     ys = []
     for i in range(len(jax.tree.leaves(xs)[0])):

@@ -565,7 +565,9 @@ class Gan(Family):
         )
         images = images[None]
         if self.d_steps > 1:
-            earlier = jax.vmap(lambda share: images_of(params, share)[0])(first)
+            # One share after the other: `vmap` would gather all shares on every device, since it
+            # makes their axis the outer one of a convolution's batch.
+            _, earlier = scan(lambda _, share: (None, images_of(params, share)[0]), None, first)
             images = jnp.concatenate([earlier, images])
         return images, pullback, statistics
 

@@ -5,12 +5,14 @@ Every function takes images [B, H, W, C] and keys [B] and transforms each exampl
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from genjax import rng
+from genjax.devices import platform
 from genjax.rng import Rngs
 from genjax.typing import AnyArray, Array, Float, Int, Key, Num
 
@@ -82,17 +84,33 @@ def alternating_flip(
     return jnp.where(flip[:, None, None, None], images[:, :, ::-1, :], images)
 
 
+def window(
+    image: Num[AnyArray, "h w c"], y: Int[AnyArray, ""], x: Int[AnyArray, ""], size: Sequence[int]
+) -> Num[Array, "h2 w2 c"]:
+    """Returns the window of `size` (H2, W2) whose first pixel is (y, x); it lies in the image.
+
+    On a CPU `lax.dynamic_slice`, which under `vmap` becomes a loop over the images on a TPU;
+    elsewhere selected among all windows, rows first, of which the image should have few.
+    """
+    if platform() == "cpu":
+        return jax.lax.dynamic_slice(image, (y, x, 0), (*size, image.shape[2]))
+    for axis, start in enumerate((y, x)):
+        starts = range(image.shape[axis] - size[axis] + 1)
+        slices = [jax.lax.slice_in_dim(image, s, s + size[axis], axis=axis) for s in starts]
+        image = jax.lax.select_n(start, *slices) if len(slices) > 1 else slices[0]
+    return image
+
+
 def random_crop(
     images: Num[AnyArray, "b h w c"], keys: Key[Array, " b"], padding: int
 ) -> Num[Array, "b h w c"]:
     """Pads by reflection with `padding` pixels and crops each image at its own random position."""
-    _, height, width, channels = images.shape
+    _, height, width, _ = images.shape
     around = ((0, 0), (padding, padding), (padding, padding), (0, 0))
     padded = jnp.pad(images, around, mode="reflect")
 
     def crop(image: Num[Array, "h2 w2 c"], key: Key[Array, ""]) -> Num[Array, "h w c"]:
-        y, x = jax.random.randint(key, (2,), 0, 2 * padding + 1)
-        return jax.lax.dynamic_slice(image, (y, x, 0), (height, width, channels))
+        return window(image, *jax.random.randint(key, (2,), 0, 2 * padding + 1), (height, width))
 
     return jax.vmap(crop)(padded, keys)
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from genjax.devices import compute_capability, platform
 from genjax.typing import Array, Float, Num
 
 _plain = contextvars.ContextVar("plain_attention", default=False)
@@ -42,17 +43,9 @@ def plain_attention() -> Iterator[None]:
 
 def _fused_fits(dtype: Any, dim: int) -> bool:
     """Tells whether cuDNN's kernel is there for heads of `dim` numbers."""
-    if dtype not in (jnp.bfloat16, jnp.float16) or jax.default_backend() != "gpu":
+    if dtype not in (jnp.bfloat16, jnp.float16) or platform() != "gpu":
         return False
-    return dim % 8 == 0 and dim <= (256 if _compute_capability() >= 9 else 128)
-
-
-def _compute_capability() -> float:
-    """Returns that of the first GPU, 9.0 for Hopper; 0 where it is unknown."""
-    try:
-        return float(jax.local_devices()[0].compute_capability)
-    except (AttributeError, ValueError):
-        return 0.0
+    return dim % 8 == 0 and dim <= (256 if compute_capability() >= 9 else 128)
 
 
 def sinusoidal(

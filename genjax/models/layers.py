@@ -31,11 +31,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jax import lax
 
-from genjax.devices import device_axis
+from genjax.devices import device_axis, platform
 from genjax.rng import bernoulli_rows
 from genjax.typing import AnyArray, Array, Num
 
@@ -47,10 +46,10 @@ Padding = str | Sequence[Sequence[int]]
 def prefers_matmul(x: Num[Array, "..."]) -> bool:
     """Tells whether the forms of this module are the faster ones for x.
 
-    Decided by the default backend while tracing: `lax.platform_dependent` would compile and
+    Decided by the platform while tracing: `lax.platform_dependent` would compile and
     differentiate both forms. Half precision stays with lax, which accumulates in float32.
     """
-    return x.dtype in (jnp.float32, jnp.float64) and jax.default_backend() == "cpu"
+    return x.dtype in (jnp.float32, jnp.float64) and platform() == "cpu"
 
 
 def pointwise(x: Num[Array, "*shape c"], kernel: Num[Array, "c o"]) -> Num[Array, "*shape o"]:
@@ -302,9 +301,12 @@ def max_pool(x: Num[Array, "b h w c"], size: int = 2) -> Num[Array, "b rows colu
     """Returns the maximum of each `size` x `size` square; an incomplete last square is dropped.
 
     As `flax.linen.max_pool(x, (size, size), (size, size))`, but by reshaping: the gradient of a
-    window reduction scatters one element at a time (the tutorial's classifier: 33 ms a step, now
-    19). Equal maxima share the gradient.
+    window reduction scatters one element at a time on a CPU (the tutorial's classifier: 33 ms a
+    step, now 19). Accelerators take Flax's. Equal maxima share the gradient on a CPU; elsewhere
+    the first one has it all.
     """
+    if platform() != "cpu":
+        return nn.max_pool(x, (size, size), (size, size))
     return jnp.max(_squares(x, size), axis=(2, 4))
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from genjax.data.transforms import window
 from genjax.typing import Array, Float, Key
 
 Image = Float[Array, "h w c"]
@@ -34,12 +35,12 @@ def contrast(image: Image, key: Key[Array, ""]) -> Image:
 
 def translation(image: Image, key: Key[Array, ""], ratio: float = 1 / 8) -> Image:
     """Shifts by up to `ratio` of each side, with zeros from outside."""
-    height, width, channels = image.shape
+    height, width, _ = image.shape
     pads = [int(side * ratio + 0.5) for side in (height, width)]
     padded = jnp.pad(image, [(p, p) for p in pads] + [(0, 0)])
     limits = 2 * jnp.array(pads) + 1
     y, x = jax.random.randint(key, (2,), 0, limits)
-    return jax.lax.dynamic_slice(padded, (y, x, 0), (height, width, channels))
+    return window(padded, y, x, (height, width))
 
 
 def cutout(image: Image, key: Key[Array, ""], ratio: float = 1 / 2) -> Image:

@@ -10,7 +10,10 @@ datasets.py    the two splits of its data
 batches.py     its batches on the devices
 health.py      which of its steps are known to be finite
 position.py    its state and step, saved and restored
+steps.py       its compiled steps and what they cost
+ahead.py       its programs for devices that are not here
 trainer.py     the training loop, from restoring or initialising to the report
+record.py      log, progress, profile and speed of the training
 train.py       --mode=train: seeds, signals, families that train in their own way
 report.py      report.json
 evaluator.py   numbers over a split, samples

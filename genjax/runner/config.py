@@ -190,7 +190,7 @@ FIELDS = {
     "sample": {
         "num": field(64, at_least=1),
         "seed": field(0, **SEED),
-        "batch_size": field(64, at_least=1),
+        "batch_size": field(0, "images at a time; 0: 64 on a CPU, 500 elsewhere", at_least=0),
         "label": field(-1, "-1: all classes in turn"),
     },
     "checkpoint": {

@@ -1,11 +1,11 @@
 """The two splits of a config's dataset: found, checked, loaded."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
 from genjax.data.dataset import Dataset, StreamedDataset, load_dataset
+from genjax.data.resident import Resident
 from genjax.data.sources import find_source, tfds_data_dir
 from genjax.errors import UserError
 from genjax.runner.fields import require
@@ -69,9 +69,10 @@ def first_images(data: Dataset | StreamedDataset, num_images: int) -> np.ndarray
     return data.batch(index, index)["image"] if num_images else None
 
 
-def resident(data: Dataset) -> dict[str, jax.Array]:
-    """Returns a whole dataset as {"image", "label"} on the default device."""
-    return {"image": jnp.asarray(data.images), "label": jnp.asarray(data.labels)}
+def resident(data: Dataset) -> Resident:
+    """Returns a whole dataset on the default device."""
+    flat = jnp.asarray(data.images).reshape(len(data), -1)
+    return Resident(flat, jnp.asarray(data.labels), data.images.shape[1:])
 
 
 def prepare(config: ConfigDict) -> None:

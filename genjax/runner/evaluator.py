@@ -20,11 +20,12 @@ from genjax.errors import RunError
 from genjax.runner.judge import IN_LOOP
 from genjax.runner.run import Run
 from genjax.runner.terminal import unless_it_fails, warn
-from genjax.train.parallel import is_main
+from genjax.train.parallel import Mapped, Parallel, is_main
 
 Tree = tuple[Any, Any]
 Stop = Callable[[], bool]
 Outcome = tuple[dict[str, float], dict[str, np.ndarray]]  # {"eval/...": number}, {name: picture}
+Program = tuple[Callable, tuple[Any, ...]]  # a jitted function, and the shapes of its arguments
 
 
 def never() -> bool:
@@ -46,6 +47,16 @@ class Evaluator:
         self._run = run
         self._mapped = run.parallel.compile_map(self._step)
         self._size = run.parallel.round_up(run.config.eval.batch_size)
+
+    def program(self, tree: Tree) -> Program:
+        """Returns the program of a batch, and the shapes that it is called with.
+
+        Args:
+          tree: shapes of (params, model_state).
+        """
+        rows = np.arange(self._size) % len(self._run.eval_data)
+        batch = {**self._run.eval_data.batch(rows, rows), "stop": np.zeros(self._size, bool)}
+        return program_of(self._run.parallel, self._mapped, tree, batch)
 
     def _step(self, tree: Tree, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
         rngs = rng.Rngs(jax.random.key(0), 0, batch["index"])
@@ -94,6 +105,20 @@ class Sampler:
         self._mapped = run.parallel.compile_map(self._step)
         self.batch_size = sampler_batch_size(run)
 
+    def program(self, tree: Tree) -> Program:
+        """Returns the program of a batch, as `Evaluator.program` does."""
+        batch = self._batch(np.arange(self.batch_size, dtype=np.int32), 0, False)
+        return program_of(self._run.parallel, self._mapped, tree, batch)
+
+    def _batch(self, index: np.ndarray, seed: int, stop: bool) -> dict[str, np.ndarray]:
+        num_classes = len(self._run.train_data.class_names)
+        return {
+            "index": index,
+            "seed": np.full(len(index), seed, np.uint32),
+            "label": sampled_labels(self._run.config, index, num_classes),
+            "stop": np.full(len(index), stop),
+        }
+
     def _step(self, tree: Tree, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
         key = rng.stream(jax.random.key(batch["seed"][0]), "sample")
         keys = rng.per_example(key, batch["index"])
@@ -110,17 +135,11 @@ class Sampler:
           PixelsNotFinite: an image has NaN or infinity.
         """
         run, size, out = self._run, self.batch_size, []
-        num_classes, rows = len(run.train_data.class_names), run.parallel.rows(self.batch_size)
+        rows = run.parallel.rows(self.batch_size)
         for start in range(0, len(indices), size):
             # Always full batches: how many images are wanted does not change how one is computed.
             index = np.resize(np.asarray(indices[start : start + size], np.int32), size)[rows]
-            batch = {
-                "index": index,
-                "seed": np.full(len(index), seed, np.uint32),
-                "label": sampled_labels(run.config, index, num_classes),
-                "stop": np.full(len(index), stop()),
-            }
-            sampled = self._mapped(tree, batch)
+            sampled = self._mapped(tree, self._batch(index, seed, stop()))
             if sampled["stop"].any():
                 return None
             wanted = np.asarray(indices[start : start + size])
@@ -129,9 +148,15 @@ class Sampler:
         return np.concatenate(out)
 
 
+def program_of(parallel: Parallel, mapped: Mapped, tree: Tree, batch: Any) -> Program:
+    """Returns the program of a mapped function, and the shapes that it is called with."""
+    return mapped.program, (parallel.abstract_state(tree), parallel.abstract_batch(batch))
+
+
 def sampler_batch_size(run: Run) -> int:
     """Returns how many images a sampler draws at a time: a multiple of the devices."""
-    return run.parallel.round_up(run.config.sample.batch_size)
+    default = 64 if run.parallel.platform == "cpu" else 500
+    return run.parallel.round_up(run.config.sample.batch_size or default)
 
 
 def sampled_labels(config: ConfigDict, index: np.ndarray, num_classes: int) -> np.ndarray:

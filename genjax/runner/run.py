@@ -74,19 +74,31 @@ class Run:
     init: Callable[[], TrainState]
 
     @classmethod
-    def build(cls, config: ConfigDict) -> "Run":
+    def build(
+        cls,
+        config: ConfigDict,
+        parallel: Parallel | None = None,
+        splits: tuple[Dataset, Dataset] | None = None,
+    ) -> "Run":
         """Builds a run; every mistake of the user's is found here, before anything is compiled.
+
+        Args:
+          config: finished.
+          parallel: replaces the devices of the config, even by some that are not on this machine:
+            such a run can be compiled.
+          splits: replace the training and the evaluation split of the config.
 
         Raises:
           UserError: one line that says what is wrong and where.
         """
         module = find_family(config.experiment)
-        parallel = Parallel.create(config.parallel, config.num_devices)
+        compiler_is_checked = parallel is None
+        parallel = parallel or Parallel.create(config.parallel, config.num_devices)
         check_values(config, module.FIELDS, parallel.size)
         _check_same(config.to_json(), "the processes of this run were started with other configs")
         cadence = Cadence(*(getattr(config, f.name) for f in dataclasses.fields(Cadence)))
-        steps_per_call = _steps_per_call(config.steps_per_call, cadence)
-        sources = main_first(lambda: find_sources(config))
+        steps_per_call = _steps_per_call(config.steps_per_call, cadence, parallel.platform)
+        sources = splits or main_first(lambda: find_sources(config))
         shape, class_names = tuple(config.data.image_shape), sources[0].class_names
         family = module.build(config, shape, class_names)
         transform = Transform(
@@ -94,24 +106,26 @@ class Run:
             config.data.flip,
             config.data.crop_padding,
             config.batch_size,
-            sources[0].size,
+            len(sources[0]),
         )
         train_step, init = _make_step(config, family, transform)
         check_idle(config, merged(FIELDS, module.FIELDS))  # after mistakes that are worse
-        evaluated, model_state = _check_shapes(config, family, train_step, init)
+        with parallel.tracing():
+            evaluated, model_state = _check_shapes(config, family, train_step, init)
         _check_statistics(config, family, model_state)
         judge = _make_judge(config, family, parallel, sources)
         _check_label(config, family, class_names)
         if config.checkpoint.best_metric:
             metrics = _metric_names(config, family, evaluated, judge)
             choose(metrics, config.checkpoint.best_metric, "checkpoint.best_metric")
-        train_data, eval_data = load_splits(config, *sources)
+        train_data, eval_data = splits or load_splits(config, *sources)
         check_size(train_data, len(train_data), config)  # without the images left out
         _check_same(
             f"{train_data.fingerprint} {eval_data.fingerprint}",
             f"the processes of this run see other data of '{train_data.name}'",
         )
-        check_compiler(config.compute_dtype)  # last: what is wrong with the config is found first
+        if compiler_is_checked:  # last: what is wrong with the config is found first
+            check_compiler(config.compute_dtype)
         if judge:
             judge = dataclasses.replace(judge, train_data=train_data, eval_data=eval_data)
         return cls(
@@ -303,12 +317,11 @@ def _metric_names(
     return [f"eval/{name}" for name in names]
 
 
-def _steps_per_call(requested: int, cadence: Cadence) -> int:
+def _steps_per_call(requested: int, cadence: Cadence, platform: str) -> int:
     common = cadence.common_divisor()
     if requested == 0:
         # XLA on CPU runs convolutions inside loops several times slower than outside.
-        on_cpu = jax.default_backend() == "cpu"
-        return 1 if on_cpu else max(k for k in range(1, 9) if common % k == 0)
+        return 1 if platform == "cpu" else max(k for k in range(1, 9) if common % k == 0)
     if common % requested:
         raise UserError(
             f"config.steps_per_call={requested} must divide num_train_steps and every cadence: "

@@ -9,8 +9,8 @@ from ml_collections import ConfigDict
 from genjax.runner.family import completed, optional
 from genjax.runner.report import summarize_seeds
 from genjax.runner.terminal import say
-from genjax.runner.trainer import Stopped, train_run
-from genjax.train.signals import StopOnSignal
+from genjax.runner.trainer import train_run
+from genjax.train.signals import StopOnSignal, Stopped
 
 
 def train(config: ConfigDict, workdir: str | Path, source: dict[str, str]) -> dict[str, Any] | None:

@@ -32,11 +32,13 @@ from genjax.plots import PixelsNotFinite
 from genjax.runner.batches import Batches
 from genjax.runner.evaluator import FullEvaluator, check_finite
 from genjax.runner.figures import Drawer, save_figures
-from genjax.runner.health import HealthQueue, SkippedSteps
+from genjax.runner.health import HealthQueue
 from genjax.runner.position import Position
 from genjax.runner.provenance import provenance_of
+from genjax.runner.record import Record
 from genjax.runner.report import finish, finished_report
 from genjax.runner.run import Run
+from genjax.runner.steps import Steps
 from genjax.runner.terminal import say, warn
 from genjax.runner.workdir import (
     check_data,
@@ -44,26 +46,13 @@ from genjax.runner.workdir import (
     check_workdir,
     missed_at,
     open_checkpoints,
-    open_log,
     write_config,
 )
 from genjax.train import logs
 from genjax.train.guard import NotFinite
 from genjax.train.lock import locked
-from genjax.train.parallel import agreed, in_main, is_main
-from genjax.train.signals import StopOnSignal
-
-
-class Stopped(Exception):
-    """A signal ended the training early; everything is saved.
-
-    Attributes:
-      step: the step that was saved.
-    """
-
-    def __init__(self, step: int):
-        super().__init__(step)
-        self.step = step
+from genjax.train.parallel import agreed, in_main
+from genjax.train.signals import StopOnSignal, Stopped
 
 
 def train_run(
@@ -141,7 +130,6 @@ class Trainer:
         self.provenance, self.cadence = provenance, run.cadence
         self.evaluator, self.drawer = FullEvaluator(run), Drawer(run, workdir, provenance)
         self.first_step = position.step
-        self.first_step_seconds: float | None = None
         self.eval_metrics: dict[str, float] | None = None  # of the newest evaluation
 
     def train(self) -> tuple[dict[str, float], dict[str, float]]:
@@ -154,28 +142,15 @@ class Trainer:
           Stopped: a signal came; everything is saved.
           RunError: numbers that are not finite, or a checkpoint or log that could not be written.
         """
-        config, position = self.run.config, self.position
+        position = self.position
         position.initialise()
-        self.health = HealthQueue(self.run)
+        self.health, self.steps = HealthQueue(self.run), Steps(self.run)
         skipped = int(np.ravel(self.run.parallel.fetch(position.state.skipped))[0])
-        self.skipped = SkippedSteps(self.run.config.optim.skip_norm, position.step, skipped)
-        state = jax.eval_shape(self.run.init)
-        compiled = lambda k: self.run.parallel.compile_train_step(self.run.train_step, state, k)
-        self.steps = {count: compiled(count) for count in {1, self.run.steps_per_call}}
-        with contextlib.ExitStack() as stack:
-            open_until_end = lambda x: stack.enter_context(contextlib.closing(x))
-            self.batches = open_until_end(Batches(self.run, self.signals))
-            self.progress = open_until_end(
-                logs.Progress(
-                    position.step, config.num_train_steps, config.batch_size, not is_main()
-                )
-            )
-            self.profiler = open_until_end(
-                logs.Profiler(self.workdir / "profile", **config.profile.to_dict())
-            )
-            self.log = open_log(self.workdir, position.step)
-            stack.callback(lambda: self.log.close())
-            self._began = time.perf_counter()
+        record = Record(self.run, self.workdir, self.steps, position.step, skipped)
+        with (
+            record as self.record,
+            contextlib.closing(Batches(self.run, self.signals)) as self.batches,
+        ):
             finished = self._loop_with_rollbacks()
         position.checkpoints.close()
         if not finished:
@@ -183,11 +158,7 @@ class Trainer:
         self.signals.something_to_save = jax.process_count() > 1
         if self.eval_metrics is None:  # there was no step left to train
             self.eval_metrics, _ = self.evaluator(self.run.eval_tree(position.state), last=True)
-        speed = {
-            "images_per_second": self.progress.images_per_second,
-            "first_step_seconds": self.first_step_seconds,
-        }
-        return self.eval_metrics, speed if position.step > self.first_step else {}
+        return self.eval_metrics, record.speed() if position.step > self.first_step else {}
 
     def _loop_with_rollbacks(self) -> bool:
         """Runs the loop; on numbers that are not finite goes back, as the config allows."""
@@ -204,8 +175,7 @@ class Trainer:
                 problem.__traceback__ = None  # it would keep the old state on the devices
                 position.roll_back(problem)
                 position.initialise()
-                self.log.close()
-                self.log = open_log(self.workdir, position.step)
+                self.record.reopen(position.step)
                 say(f"{problem}; back to step {position.step}, continuing with later data")
                 missed = ()
 
@@ -230,7 +200,7 @@ class Trainer:
             step = position.step
             full = step % per_call == 0 and step + per_call <= cadence.num_train_steps
             count = per_call if full else 1
-            self.profiler.update(step - self.first_step)
+            self.record.before_dispatch(step)
             batch, indices = self.batches.take(step + position.data_offset, step, count)
             position.state, (metrics, health) = self.steps[count](position.state, *batch)
             position.step = step = step + count
@@ -269,10 +239,7 @@ class Trainer:
         """Notes a dispatched step, and checks the health of all but the newest few."""
         self.health.add(self.position.step, indices, health)
         self.signals.something_to_save = True
-        if self.first_step_seconds is None:
-            jax.block_until_ready(self.position.state)
-            self.first_step_seconds = time.perf_counter() - self._began
-            self.progress.restart(self.position.step)
+        self.record.after_dispatch(self.position.step, self.position.state)
 
     def should_stop(self) -> bool:
         """Returns whether to stop after this step."""
@@ -285,23 +252,17 @@ class Trainer:
         """Writes the metrics of a step to the log; None: only shows the progress."""
         self.position.checkpoints.poll()
         if metrics is None:
-            return self.progress.update(step)
+            return self.record.show(step)
         self.health.check(ahead=1)  # all dispatched steps but the newest, which came after `step`
-        fetched = self.run.parallel.fetch(metrics)
-        values = {f"train/{k}": float(np.ravel(v)[-1]) for k, v in fetched.items()}
-        if self.run.config.nonfinite.policy == "rollback":
-            values["train/rollbacks"] = self.position.rollbacks
-        self.skipped.update(step, values)
-        self.log.write(step, values)
-        self.progress.update(step, values)
-        speed = {"time/images_per_second": self.progress.images_per_second}
-        self.log.write_events(step, speed)
+        rolls_back = self.run.config.nonfinite.policy == "rollback"
+        more = {"rollbacks": self.position.rollbacks} if rolls_back else {}
+        self.record.write(step, metrics, **more)
 
     def evaluate(self) -> dict[str, float] | None:
         """Evaluates and saves the figures; returns the metrics, or None if a stop cut it short."""
         step = self.position.step
         tree, last = self.run.eval_tree(self.position.state), step == self.cadence.num_train_steps
-        with self.progress.paused():
+        with self.record.paused():
             found = self.evaluator(tree, last, self._signalled)
         if found is None:
             return None
@@ -309,23 +270,23 @@ class Trainer:
         save_figures(self.workdir / "figures", pictures, {**self.provenance, "step": step})
         check_finite(step, metrics, self.run.config.nonfinite.policy)
         self.eval_metrics = metrics
-        self.log.write(step, metrics)
+        self.record.log.write(step, metrics)
         self.position.checkpoints.score(step, metrics)
         return metrics
 
     def draw(self) -> bool:
         """Draws samples and figures; returns False if a stop cut it short."""
         step, state = self.position.step, self.position.state
-        with self.progress.paused():
+        with self.record.paused():
             try:
-                return self.drawer(step, state, self.log, self._signalled)
+                return self.drawer(step, state, self.record.log, self._signalled)
             except PixelsNotFinite as error:  # steps are not given up for a picture
                 warn(f"step {step}: {error}")
                 return True
 
     def save(self, metrics: dict[str, float] | None) -> None:
         """Saves a checkpoint with the metrics of an evaluation at this step, if there was one."""
-        if agreed(self.log.flush()):  # a checkpoint must not be ahead of the metrics
+        if agreed(self.record.log.flush()):  # a checkpoint must not be ahead of the metrics
             self.position.save(metrics)
 
     def _signalled(self) -> bool:

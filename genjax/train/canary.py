@@ -8,7 +8,7 @@ line. What passed is remembered for this jaxlib, machine and flags.
 import hashlib
 import json
 import os
-import platform
+import platform as host
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +18,7 @@ import jaxlib
 import numpy as np
 from jax import lax
 
+from genjax.devices import platform
 from genjax.errors import UserError
 from genjax.files import cache_root, write_json
 from genjax.models.attention import attend
@@ -55,7 +56,7 @@ def check_compiler(dtype: str) -> None:
 
 def wrong_programs(dtype: str) -> list[str]:
     """Returns the names of the programs whose results in `dtype` are not NumPy's."""
-    on_cpu = jax.default_backend() == "cpu"
+    on_cpu = platform() == "cpu"
     tolerance = TOLERANCE[dtype] if on_cpu else ACCELERATOR_TOLERANCE
     wrong = []
     for name, (program, reference, arrays) in PROGRAMS.items():
@@ -74,13 +75,13 @@ def wrong_programs(dtype: str) -> list[str]:
 def _record(dtype: str) -> Path:
     """Returns the file whose existence says that all programs passed."""
     cpuinfo = Path("/proc/cpuinfo")  # of Linux
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else [platform.processor()]
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else [host.processor()]
     device = jax.local_devices()[0]
     key = [
         jaxlib.__version__,
         device.device_kind,
         device.client.platform_version,
-        platform.machine(),
+        host.machine(),
         sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}),
         os.environ.get("XLA_FLAGS", ""),
         jax.config.read("jax_disable_most_optimizations"),

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from genjax.devices import all_over_devices
+from genjax.devices import all_over_devices, platform
 from genjax.errors import RunError
 from genjax.train.state import TrainState
 
@@ -67,7 +67,7 @@ def guard(
 
 def all_finite(x: jax.Array) -> jax.Array:
     """Returns whether all numbers of an array are finite, a bool scalar."""
-    if jax.default_backend() != "cpu" or x.size < 2:
+    if platform() != "cpu" or x.size < 2:
         return jnp.isfinite(x).all()
     # XLA:CPU takes twice as long for an `and` as for a matrix product with a vector, from which no
     # finite number comes out infinite: its weights are too small.

@@ -9,6 +9,7 @@ With several processes (`start_processes`), every process runs the same program 
 rows of each global batch; process 0 is the main one, which writes what is not a checkpoint.
 """
 
+import contextlib
 import ctypes
 import dataclasses
 import functools
@@ -25,7 +26,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from orbax.checkpoint.multihost import get_barrier_sync_fn
 
-from genjax.devices import AXIS, scan
+from genjax.devices import AXIS, scan, tracing_for
 from genjax.errors import UserError
 from genjax.messages import write_line
 
@@ -208,6 +209,25 @@ class Parallel:
     def size(self) -> int:
         return len(self.devices)
 
+    @property
+    def platform(self) -> str:
+        """What the devices are, "cpu", "gpu" or "tpu"; they need not be of this machine."""
+        return self.devices[0].platform
+
+    def tracing(self) -> contextlib.AbstractContextManager[None]:
+        """Makes what is traced within a block a program for these devices."""
+        return tracing_for(self.devices[0])
+
+    def _for_devices(self, fn: Callable) -> Callable:
+        """Returns `fn` in the form that it has on these devices, wherever it is traced."""
+
+        def traced(*args):
+            with self.tracing():
+                return fn(*args)
+
+        traced.__name__ = getattr(fn, "__name__", type(fn).__name__)
+        return traced
+
     def round_up(self, batch_size: int) -> int:
         """Returns the next batch size that the devices divide."""
         return -(-batch_size // self.size) * self.size
@@ -252,6 +272,7 @@ class Parallel:
 
     def init(self, fn: Callable[[], Any]) -> Any:
         """Returns the pytree that the pure function `fn()` makes, on the devices as a state is."""
+        fn = self._for_devices(fn)
         if self.kind == "pmap":
             return self.replicate(jax.jit(fn)())
         return jax.jit(fn, out_shardings=self.shardings(jax.eval_shape(fn)))()
@@ -309,6 +330,24 @@ class Parallel:
 
         return jax.device_put(jax.tree.map(split, batch), self._stacked)
 
+    def abstract_state(self, tree: Any) -> Any:
+        """Returns the shapes of a state as the compiled functions take it."""
+        if self.kind != "pmap":
+            return self.template(tree)
+        stack = lambda x: jax.ShapeDtypeStruct((self.size, *x.shape), x.dtype)
+        return jax.tree.map(stack, tree)
+
+    def abstract_batch(self, tree: Any) -> Any:
+        """Returns the shapes of a global batch [B, ...] as the compiled functions take it."""
+        if self.kind != "pmap":
+            sharded = self._sharding(AXIS)
+            make = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharded)
+        else:
+            make = lambda x: jax.ShapeDtypeStruct(
+                (self.size, x.shape[0] // self.size, *x.shape[1:]), x.dtype
+            )
+        return jax.tree.map(make, tree)
+
     def compile_train_step(
         self, train_step: Callable, state: Any, steps_per_call: int = 1
     ) -> Callable:
@@ -327,13 +366,13 @@ class Parallel:
         def several_steps(state, batches, *dataset):
             return scan(lambda s, b: train_step(s, b, *dataset), state, batches)
 
-        step = train_step if steps_per_call == 1 else several_steps
+        step = self._for_devices(train_step if steps_per_call == 1 else several_steps)
         if self.kind == "pmap":
             return jax.pmap(step, axis_name=AXIS, devices=self.devices, donate_argnums=0)
         shardings = (self.shardings(state), self._sharding())
         return jax.jit(step, out_shardings=shardings, donate_argnums=0)
 
-    def compile_map(self, fn: Callable[[Any, Any], dict]) -> Callable:
+    def compile_map(self, fn: Callable[[Any, Any], dict]) -> "Mapped":
         """Compiles `fn(tree, batch) -> {name: [B, ...]}`, row by row independent, over the devices.
 
         Returns:
@@ -341,23 +380,14 @@ class Parallel:
           whole batch as numpy arrays [B, ...], in every process; B must be a multiple of the
           number of devices.
         """
+        fn = self._for_devices(fn)
         if self.kind == "pmap":
-            mapped = jax.pmap(fn, axis_name=AXIS, devices=self.devices)
-        else:
-            mapped = jax.jit(fn, out_shardings=self._sharding(AXIS))
-
-        def run(tree, batch):
-            out = mapped(tree, self.shard(batch))
-            if self.kind == "pmap":
-                out = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), jax.device_get(out))
-            if jax.process_count() > 1:
-                return multihost_utils.process_allgather(out, tiled=True)
-            return jax.device_get(out)
-
-        return run
+            return Mapped(self, jax.pmap(fn, axis_name=AXIS, devices=self.devices))
+        return Mapped(self, jax.jit(fn, out_shardings=self._sharding(AXIS)))
 
     def compile_tree(self, fn: Callable[[Any], Any]) -> Callable[[Any], Any]:
         """Compiles `fn(tree) -> tree`, over trees that are on the devices as a state is."""
+        fn = self._for_devices(fn)
         if self.kind == "pmap":
             return jax.pmap(fn, axis_name=AXIS, devices=self.devices)
 
@@ -371,6 +401,28 @@ class Parallel:
         if self.kind == "pmap":
             tree = jax.tree.map(lambda x: x.addressable_shards[0].data[0], tree)
         return jax.device_get(tree)
+
+
+@dataclasses.dataclass(frozen=True)
+class Mapped:
+    """What `Parallel.compile_map` returns.
+
+    Attributes:
+      parallel: the devices.
+      program: over arrays on the devices.
+    """
+
+    parallel: Parallel
+    program: Callable
+
+    def __call__(self, tree: Any, batch: Any) -> Any:
+        """Returns numpy arrays [B, ...] of the whole batch; see `Parallel.compile_map`."""
+        out = self.program(tree, self.parallel.shard(batch))
+        if self.parallel.kind == "pmap":
+            out = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), jax.device_get(out))
+        if jax.process_count() > 1:
+            return multihost_utils.process_allgather(out, tiled=True)
+        return jax.device_get(out)
 
 
 def _mesh(devices):

@@ -11,6 +11,18 @@ from genjax.messages import write_line
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
+class Stopped(Exception):
+    """A signal ended the training early; everything is saved.
+
+    Attributes:
+      step: the step that was saved.
+    """
+
+    def __init__(self, step: int):
+        super().__init__(step)
+        self.step = step
+
+
 class StopOnSignal:
     """Turns the first SIGINT, SIGTERM, SIGHUP or SIGUSR1 into a request to stop.
 

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from genjax.data.resident import Resident
 from genjax.data.transforms import Transform
 from genjax.devices import mean_over_devices, num_devices, scan
 from genjax.rng import Rngs, rows_of_batch
@@ -47,7 +48,7 @@ class TrainStep:
     updates_per_step: tuple[tuple[str, int], ...] = ()
 
     def __call__(
-        self, state: TrainState, batch: Batch, dataset: Batch | None = None
+        self, state: TrainState, batch: Batch, dataset: Resident | None = None
     ) -> tuple[TrainState, tuple[Metrics, jax.Array]]:
         """Advances the state by one step.
 
@@ -55,11 +56,11 @@ class TrainStep:
           state: before the step.
           batch: {"image": uint8 [B, H, W, C], "label", "index", "slot": int32 [B]}, and "stop",
             bool [B], where several processes ask each other whether to stop.
-          dataset: {"image", "label"} of all examples, on the device; the batch then has no images.
+          dataset: all examples, on the device; the batch then has no images.
         """
         batch = dict(batch)
         if dataset is not None:
-            batch = {**jax.tree.map(lambda x: x[batch["index"]], dataset), **batch}
+            batch = {**dataset.take(batch["index"]), **batch}
         stop = batch.pop("stop", jnp.zeros((), bool)).any()
         new_state, metrics = self.advance(state, batch)
         return guard(state, new_state, metrics, stop, self.policy)

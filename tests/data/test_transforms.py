@@ -1,9 +1,12 @@
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from genjax.data import transforms as T
+from genjax.devices import tracing_for
 from genjax.rng import Rngs, per_example
 
 IMAGES = jnp.asarray(np.random.RandomState(0).randint(0, 256, (6, 8, 8, 3)), jnp.uint8)
@@ -89,6 +92,18 @@ def test_crop_is_a_window_of_the_padded_image():
     windows = [(y, x) for y in range(2 * padding + 1) for x in range(2 * padding + 1)]
     for image, wide in zip(out, padded):
         assert any((wide[y : y + 8, x : x + 8] == image).all() for y, x in windows)
+
+
+def test_a_window_is_dynamic_slice_without_its_loop():
+    corners = jnp.asarray([[0, 0], [3, 2], [1, 4], [2, 0]])
+    images = IMAGES[:4]
+    ours = jax.jit(jax.vmap(lambda image, at: T.window(image, *at, (4, 3))))
+    theirs = jax.vmap(lambda image, at: jax.lax.dynamic_slice(image, (*at, 0), (4, 3, 3)))
+    np.testing.assert_array_equal(ours(images, corners), theirs(images, corners))
+    with tracing_for(types.SimpleNamespace(platform="tpu")):
+        np.testing.assert_array_equal(ours(images, corners), theirs(images, corners))
+        text = ours.trace(images, corners).lower(lowering_platforms=("tpu",)).as_text()
+    assert "gather" not in text and "slice" in text
 
 
 @pytest.mark.parametrize("pixels", list(T.PIXELS))

@@ -1,5 +1,7 @@
 """Which attention is taken where; the lowering for a GPU is looked at from a CPU."""
 
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ from jax._src.cudnn import fused_attention_stablehlo as cudnn
 
 from experiments.diffusion.diffusion import Diffusion
 from experiments.diffusion.one_step import MeanFlow
+from genjax.devices import tracing_for
 from genjax.diffusion.process import flow
 from genjax.models import attention
 from genjax.models.attention import attend, plain_attention
@@ -25,8 +28,9 @@ NETWORKS = {
 @pytest.fixture
 def gpu(monkeypatch):
     """Traces as on a machine with a GPU of the A100's kind, with cuDNN."""
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     monkeypatch.setattr(cudnn, "check_cudnn_version", lambda: 91100)
+    with tracing_for(types.SimpleNamespace(platform="gpu", compute_capability="8.0")):
+        yield
 
 
 def lowered(fn, *args):
@@ -68,11 +72,12 @@ def test_the_plain_one_after_an_error(gpu):
 
 
 @pytest.mark.parametrize("capability,fused", [(8.0, False), (9.0, True), (12.0, True)])
-def test_heads_of_256_are_fused_from_hopper_on(gpu, monkeypatch, capability, fused):
-    monkeypatch.setattr(attention, "_compute_capability", lambda: capability)
+def test_heads_of_256_are_fused_from_hopper_on(capability, fused):
     fits = lambda dim: attention._fused_fits(jnp.dtype(jnp.bfloat16), dim)
-    assert [fits(d) for d in (64, 128, 256)] == [True, True, fused]
-    assert not fits(264) and not fits(60)
+    device = types.SimpleNamespace(platform="gpu", compute_capability=str(capability))
+    with tracing_for(device):
+        assert [fits(d) for d in (64, 128, 256)] == [True, True, fused]
+        assert not fits(264) and not fits(60)
 
 
 def loss_of(family):

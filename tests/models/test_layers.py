@@ -1,6 +1,7 @@
 """Conv and ConvTranspose against Flax's, values and gradients, over shapes."""
 
 import json
+import types
 
 import flax.linen as nn
 import jax
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from genjax.devices import tracing_for
 from genjax.models import layers
 
 CASES = [  # kernel, stride, padding, height, width, in, out
@@ -161,6 +163,13 @@ def test_max_pool_is_flaxs_and_so_is_its_gradient(shape):
     np.testing.assert_array_equal(grad(layers.max_pool), grad(theirs))
 
 
+def test_max_pool_is_the_same_where_it_is_flaxs():
+    x = jax.random.normal(jax.random.key(0), (2, 7, 9, 3))
+    here = layers.max_pool(x)
+    with tracing_for(types.SimpleNamespace(platform="tpu")):
+        np.testing.assert_array_equal(layers.max_pool(x), here)
+
+
 def test_average_pooling_is_the_mean_of_squares_and_drops_an_odd_edge():
     x = np.random.default_rng(0).normal(size=(2, 5, 6, 3)).astype(np.float32)
     expected = x[:, :4].reshape(2, 2, 2, 3, 2, 3).mean((2, 4))
@@ -177,6 +186,7 @@ def test_upsampling_repeats_pixels_and_pooling_undoes_it():
 
 BATCH_NORM_UNDER_PMAP = """
 import json
+import types
 import jax
 import jax.numpy as jnp
 from genjax.devices import AXIS

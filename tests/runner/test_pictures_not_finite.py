@@ -83,8 +83,8 @@ def test_training_goes_on_without_the_picture(capsys):
 
     trainer = Trainer.__new__(Trainer)
     trainer.position = types.SimpleNamespace(step=4, state=None)
-    trainer.progress = types.SimpleNamespace(paused=contextlib.nullcontext)
-    trainer.drawer, trainer.log = drawer, None
+    trainer.record = types.SimpleNamespace(paused=contextlib.nullcontext, log=None)
+    trainer.drawer = drawer
     assert trainer.draw()
     assert "warning: step 4: 1 of 1 images: not finite" in capsys.readouterr().err
 

@@ -15,7 +15,7 @@ class Traced(Trainer):
         self.first_step = start
         self.run = types.SimpleNamespace(steps_per_call=steps_per_call)
         self.position = types.SimpleNamespace(state=start, step=start, data_offset=0)
-        self.profiler = types.SimpleNamespace(update=lambda step: None)
+        self.record = types.SimpleNamespace(before_dispatch=lambda step: None)
         self.batches = types.SimpleNamespace(take=lambda at, step, count: ((count,), [step]))
         self.health = types.SimpleNamespace(check=self.unchecked.clear)
         self.steps = {1: self.dispatch, steps_per_call: self.dispatch}

@@ -14,6 +14,7 @@ LOSSES = """
 import json, sys
 import jax, numpy as np
 from configs import vae_digits
+from genjax.runner import datasets
 from genjax.runner.run import Run
 from genjax.data.dataset import train_batches
 
@@ -31,8 +32,7 @@ def losses(kind, devices, steps=100, accumulate=1, resident=False, per_call=1):
     batch_at = train_batches(run.train_data, config.batch_size, config.seed)
     whole = ()
     if resident:
-        data = {"image": run.train_data.images, "label": run.train_data.labels}
-        whole = (p.replicate(jax.tree.map(jax.numpy.asarray, data)),)
+        whole = (p.replicate(datasets.resident(run.train_data)),)
     losses = []
     for step in range(0, steps, per_call):
         batches = [batch_at(s) for s in range(step, step + per_call)]
