@@ -8,6 +8,7 @@ the roofline is the least time that they could take, and no number is a speed.
   pip install -e '.[aot]'
   python -m benchmarks.compile_check --configs=vae_mnist,ddpm_cifar10 --targets=v5e:1x1,h100x1
       [--out=DIR] [--programs=step,sample,evaluate] [--kinds=jit,fsdp] [--level=O0] [--minutes=30]
+  python -m benchmarks.compile_check --table --steps     # what OUT has, a line for each config
 
 --configs: names, with an argument as in `vae_mnist:smoke`; "all". --targets: v5e:1x1, v5e:2x4,
 v5p:2x2x1, v6e:2x4 ..., h100x1, h100x8, h200x1. --kinds: own for the config's. --level: XLA's
@@ -58,6 +59,7 @@ LEVEL = flags.DEFINE_string("level", "", "XLA's optimizations, O0 to O3; empty: 
 OUT = flags.DEFINE_string("out", "runs/compile_check", "The folder of the results.")
 MINUTES = flags.DEFINE_float("minutes", 30.0, "The time limit of a config.")
 TABLE = flags.DEFINE_bool("table", False, "Print what OUT has; compile nothing.")
+STEPS = flags.DEFINE_bool("steps", False, "Print a line for each config: its steps alone.")
 ONE = flags.DEFINE_bool("one", False, "Work in this process.")
 
 
@@ -278,6 +280,47 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+SUMMARY = ("config", "batch", "v5e:1x1 memory", "TFLOP", "GB", "roofline", "compute")
+SUMMARY += ("v5e:2x4 memory", "work", "collectives", "h100x1 memory", "roofline")
+
+
+def summary(rows: list[dict[str, Any]]) -> str:
+    """Returns the steps alone in Markdown: a line for each config, for the three usual targets."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for row in rows:
+        if row["program"] == "step":
+            found.setdefault(row["config"], {})[row["target"]] = row
+    lines = [SUMMARY, ["---"] * len(SUMMARY)]
+    for name, by_target in sorted(found.items()):
+        line = [f"`{name}`", str(_batch_size(name))]
+        for target, columns in (
+            ("v5e:1x1", ("memory", "TFLOP", "GB", "roofline", "compute")),
+            ("v5e:2x4", ("memory", "work", "collectives")),
+            ("h100x1", ("memory", "roofline")),
+        ):
+            row = by_target.get(target, {"error": "not compiled"})
+            if "error" in row:
+                line += [_short(row["error"]), *[""] * (len(columns) - 1)]
+            else:
+                shown = dict(zip(COLUMNS, cells(row), strict=True))
+                line += [shown[column] for column in columns]
+        lines.append(line)
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _batch_size(name: str) -> int:
+    file, _, argument = name.partition(":")
+    return importlib.import_module(f"configs.{file}").get_config(argument).batch_size
+
+
+def _short(error: str) -> str:
+    """Returns the part of an error that fits into a column."""
+    for part in ("has no training", "must be a multiple of devices", "num_devices=1"):
+        if part in error:
+            return part
+    return error.replace("|", "/")[:40]
+
+
 # --- Command --------------------------------------------------------------------------------------
 
 
@@ -332,7 +375,7 @@ def main(argv: list[str]) -> None:
             _in_a_process(name, out)
     rows = rows_of(out)
     write_json(out / "compile_check.json", rows)
-    print(table(rows))
+    print(summary(rows) if STEPS.value else table(rows))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
 """A whole dataset on the devices."""
 
+from typing import Any
+
 import flax.struct
 import jax
 
-from genjax.typing import AnyArray, Int, Num
+from genjax.typing import AnyArray, Int
 
 
 @flax.struct.dataclass
@@ -14,13 +16,13 @@ class Resident:
     every step.
 
     Attributes:
-      images: uint8; codes are uint16.
-      labels: int32.
+      images: [N, H * W * C], uint8; codes are uint16.
+      labels: [N], int32.
       image_shape: (H, W, C).
     """
 
-    images: Num[AnyArray, "n pixels"]
-    labels: Int[AnyArray, " n"]
+    images: Any  # or its shape, as every leaf of a pytree
+    labels: Any
     image_shape: tuple[int, ...] = flax.struct.field(pytree_node=False)
 
     def take(self, index: Int[AnyArray, " b"]) -> dict[str, jax.Array]:
