@@ -147,6 +147,9 @@ def check_shared(config: ConfigDict, class_names: tuple[str, ...]) -> None:
     """Raises a UserError for fields that do not go together in any of these families."""
     pixels, model = config.data.pixels, config.model
     require(pixels == "symmetric", "data.pixels", pixels, "'symmetric': images in [-1, 1]")
+    least, most = config.process.get("sigma_min"), config.process.get("sigma_max")
+    if least is not None:
+        require(least < most, "process.sigma_min", least, f"less than process.sigma_max={most}")
     if model.conditional and len(class_names) < 2:
         raise UserError(f"config.data.name='{config.data.name}' has no classes to learn")
     if model.name == "dit":

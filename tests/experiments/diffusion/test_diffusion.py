@@ -64,6 +64,7 @@ def batch_of(count, shape=(4, 4, 1)):
         ("model.name", "unt", "did you mean 'unet'"),
         ("model.variant", "ddpmp", "did you mean 'ddpm"),
         ("data.pixels", "unit", "'symmetric'"),
+        ("process.sigma_min", 80.0, "less than process.sigma_max=80"),
         ("eval.vlb_draws", -1, "at least 0"),
     ],
 )
