@@ -35,7 +35,7 @@ from typing import Any
 from absl import flags
 
 from genjax.errors import UserError, one_line
-from genjax.files import write_json
+from genjax.files import user_path, write_json
 from genjax.runner.command import run_main
 
 ROOT = Path(__file__).parent.parent
@@ -55,7 +55,9 @@ CONFIGS = flags.DEFINE_list("configs", ["all"], "Names of configs, or all.")
 TARGETS = flags.DEFINE_list("targets", ["v5e:1x1", "v5e:2x4", "h100x1"], "See the module.")
 PROGRAMS = flags.DEFINE_list("programs", ["step", "sample", "evaluate"], "What is compiled.")
 KINDS = flags.DEFINE_list("kinds", ["own"], "jit, pmap or fsdp; own: the config's.")
-LEVEL = flags.DEFINE_string("level", "", "XLA's optimizations, O0 to O3; empty: the default.")
+LEVEL = flags.DEFINE_enum(
+    "level", "", ["", "O0", "O1", "O2", "O3"], "XLA's optimizations; empty: the default."
+)
 OUT = flags.DEFINE_string("out", "runs/compile_check", "The folder of the results.")
 MINUTES = flags.DEFINE_float("minutes", 30.0, "The time limit of a config.")
 TABLE = flags.DEFINE_bool("table", False, "Print what OUT has; compile nothing.")
@@ -66,6 +68,13 @@ ONE = flags.DEFINE_bool("one", False, "Work in this process.")
 # --- Targets --------------------------------------------------------------------------------------
 
 
+def _parts(target: str) -> tuple[str, tuple[int, ...]]:
+    """Splits v5e:2x4 into v5e and (2, 4), h100x8 into h100 and (8,); () where that is no shape."""
+    name, _, shape = target.partition(":") if ":" in target else target.rpartition("x")
+    sides = shape.split("x")
+    return name, tuple(map(int, sides)) if all(side.isdecimal() for side in sides) else ()
+
+
 def chip_name(target: str) -> str:
     """Returns the key of `CHIPS` of a target, such as h100 of h100x8.
 
@@ -74,8 +83,8 @@ def chip_name(target: str) -> str:
     """
     from genjax.train.chips import CHIPS
 
-    name = target.split(":")[0] if ":" in target else target.rpartition("x")[0]
-    if name not in CHIPS:
+    name, shape = _parts(target)
+    if name not in CHIPS or not shape:
         known = ", ".join(name + (":2x4" if "v" in name else "x1") for name in CHIPS)
         raise UserError(f"--targets: '{target}' is unknown; like one of {known}")
     return name
@@ -93,7 +102,7 @@ def devices_of(target: str) -> tuple:
     try:
         if ":" in target:
             return tuple(topologies.get_topology_desc(target, "tpu").devices)
-        count = int(target.rpartition("x")[2])
+        count = math.prod(_parts(target)[1])
         described = (Path(__file__).parent / "h100_target.txtpb").read_text()
         for old, new in {"h100": (), "h200": _H200}[name]:
             described = described.replace(old, new)
@@ -119,33 +128,36 @@ _H200 = (
 
 def check_config(name: str, out: Path) -> None:
     """Compiles the programs of a config for all targets, and writes a row of each into OUT."""
+    config = _config(name)
     for target in TARGETS.value:
         for kind in KINDS.value:
+            kind = config.parallel if kind == "own" else kind
             try:
-                found = _programs(name, target, kind)
+                found = _programs(config, target, kind)
             except (UserError, ValueError, TypeError) as error:
                 for program in PROGRAMS.value:
                     _write(out, _row(name, target, kind, program, error=one_line(error)))
                 continue
-            for program, (function, shapes, used) in found.items():
+            for program, (function, shapes) in found.items():
                 if program in PROGRAMS.value:
-                    row = _row(name, target, used, program)
-                    _compile(row, function, shapes, out)
+                    _compile(_row(name, target, kind, program), function, shapes, out)
 
 
-def _programs(name: str, target: str, kind: str) -> dict[str, tuple]:
-    """Returns {program: (jitted function, shapes, kind of parallelism)}."""
+def _config(name: str) -> Any:
+    """Returns the config of a name with or without an argument, such as vae_mnist:smoke."""
+    file, _, argument = name.partition(":")
+    return importlib.import_module(f"configs.{file}").get_config(argument)
+
+
+def _programs(config: Any, target: str, kind: str) -> dict[str, tuple]:
+    """Returns {program: (jitted function, shapes)}."""
     from genjax.runner.ahead import programs, run_without_data
     from genjax.train.parallel import Parallel
 
-    file, _, argument = name.partition(":")
-    config = importlib.import_module(f"configs.{file}").get_config(argument)
     devices = devices_of(target)
     if config.num_devices not in (0, len(devices)):
         raise UserError(f"config.num_devices={config.num_devices}, not {len(devices)}")
-    parallel = Parallel(config.parallel if kind == "own" else kind, devices)
-    run = run_without_data(config, parallel)
-    return {name: (*program, parallel.kind) for name, program in programs(run).items()}
+    return programs(run_without_data(config, Parallel(kind, devices)))
 
 
 def _row(name: str, target: str, kind: str, program: str, **more: Any) -> dict[str, Any]:
@@ -226,14 +238,13 @@ def roofline(row: dict[str, Any]) -> dict[str, Any]:
       peak that it would use then, an upper bound of the utilisation; "memory_share" of the chip's.
     """
     from genjax.train.chips import CHIPS
+    from genjax.train.programs import flops_of
 
-    target = row["target"]
-    chip = CHIPS[chip_name(target)]
-    shape = target.split(":")[1] if ":" in target else target.rpartition("x")[2]
-    found: dict[str, Any] = {"chips": math.prod(map(int, shape.split("x")))}
+    chip = CHIPS[chip_name(row["target"])]
+    found: dict[str, Any] = {"chips": math.prod(_parts(row["target"])[1])}
     if "memory" in row:
         found["memory_share"] = row["memory"] / chip.memory
-    flops = max(row.get("flops", 0), row.get("matrix_flops", 0) / found["chips"])
+    flops = flops_of(row, found["chips"])
     seconds = max(flops / chip.flops, row.get("bytes", 0) / chip.bandwidth)
     if seconds and "memory" in row:
         found |= {"roofline_seconds": seconds, "roofline_flops": flops}
@@ -248,7 +259,7 @@ COLUMNS += ("collectives", "compiled in")
 
 def cells(row: dict[str, Any]) -> list[str]:
     """Returns a row's cells, in the order of `COLUMNS`."""
-    kind = "" if row["kind"] in ("own", "jit") else f" {row['kind']}"
+    kind = "" if row["kind"] == "jit" else f" {row['kind']}"
     first = [row["config"], f"{row['target']}{kind}", row["program"]]
     if "error" in row:
         return [*first, row["error"].replace("|", "/")[:160], *[""] * (len(COLUMNS) - 4)]
@@ -292,7 +303,7 @@ def summary(rows: list[dict[str, Any]]) -> str:
             found.setdefault(row["config"], {})[row["target"]] = row
     lines = [SUMMARY, ["---"] * len(SUMMARY)]
     for name, by_target in sorted(found.items()):
-        line = [f"`{name}`", str(_batch_size(name))]
+        line = [f"`{name}`", str(_config(name).batch_size)]
         for target, columns in (
             ("v5e:1x1", ("memory", "TFLOP", "GB", "roofline", "compute")),
             ("v5e:2x4", ("memory", "work", "collectives")),
@@ -306,11 +317,6 @@ def summary(rows: list[dict[str, Any]]) -> str:
                 line += [shown[column] for column in columns]
         lines.append(line)
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def _batch_size(name: str) -> int:
-    file, _, argument = name.partition(":")
-    return importlib.import_module(f"configs.{file}").get_config(argument).batch_size
 
 
 def _short(error: str) -> str:
@@ -357,11 +363,17 @@ def _in_a_process(name: str, out: Path) -> None:
 
 def main(argv: list[str]) -> None:
     """Compiles what was asked for, and prints the table."""
+    from genjax.train.parallel import KINDS as PARALLEL
+
     del argv
-    out = Path(OUT.value).absolute()
+    out = user_path(OUT.value, "--out").absolute()
     (out / "rows").mkdir(parents=True, exist_ok=True)
     for target in TARGETS.value:
         chip_name(target)
+    for flag, known in ((PROGRAMS, ("step", "sample", "evaluate")), (KINDS, ("own", *PARALLEL))):
+        for value in flag.value:
+            if value not in known:
+                raise UserError(f"--{flag.name}: '{value}' is none of {', '.join(known)}")
     names = _names()
     if ONE.value:
         os.environ.update(ENVIRONMENT)

@@ -21,6 +21,7 @@ from genjax.data.dataset import train_batches
 from genjax.runner.command import run_main
 from genjax.runner.family import completed
 from genjax.runner.run import Run, set_up_process
+from genjax.train.programs import costs_of
 
 DEFAULT = "configs/resnet18_cifar10.py"
 CONFIG = config_flags.DEFINE_config_file("config", None, "The run; default: " + DEFAULT)
@@ -70,7 +71,7 @@ def measure(run: Run, steps: int) -> tuple[float, float, int | None]:
     jax.block_until_ready(state)
     seconds = (time.perf_counter() - start) / steps
     memory = (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
-    return seconds, compiled.cost_analysis()["flops"], memory
+    return seconds, costs_of(compiled)["flops"], memory
 
 
 def main(argv: list[str]) -> None:

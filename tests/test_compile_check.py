@@ -1,6 +1,5 @@
 """The ahead-of-time compiler's command: its arithmetic, and (with the `aot` extra) itself."""
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -20,7 +19,7 @@ def test_a_target_names_its_chip(target, name):
     assert compile_check.chip_name(target) == name
 
 
-@pytest.mark.parametrize("target", ["v4:2x2", "h100", "a100x1", ""])
+@pytest.mark.parametrize("target", ["v4:2x2", "v5e:", "v5e:2xb", "h100", "h100xb", "a100x1", ""])
 def test_an_unknown_target_is_refused_in_one_line(target):
     with pytest.raises(UserError, match="--targets: .*unknown"):
         compile_check.chip_name(target)
@@ -55,11 +54,7 @@ def test_a_row_that_did_not_compile_says_why_in_both_tables(tmp_path):
     assert "not compiled" in compile_check.summary(rows)
 
 
-@pytest.mark.long
-@pytest.mark.skipif(
-    importlib.util.find_spec("libtpu") is None,
-    reason="pip install -e '.[test,aot]'",
-)
+@pytest.mark.aot
 def test_two_configs_compile_for_one_chip_and_eight_under_every_kind(tmp_path):
     command = [sys.executable, "-m", "benchmarks.compile_check", "--level=O0"]
     command += ["--configs=vae_mnist,gan_mnist", "--targets=v5e:1x1,v5e:2x4", "--programs=step"]

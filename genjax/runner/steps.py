@@ -32,13 +32,15 @@ class Steps:
         Returns:
           see `step_report`; {} before the first step.
         """
-        device, per_call = self._run.parallel.devices[0], self._run.steps_per_call
+        parallel, per_call = self._run.parallel, self._run.steps_per_call
         costs = dict(self[per_call].costs or self[1].costs)
-        if self[per_call].costs and device.platform == "cpu":
-            # Elsewhere the steps of a dispatch are a loop, whose FLOPs are those of one pass.
-            costs["flops"] = costs.get("flops", 0) / per_call
+        if self[per_call].costs:
+            # Where the steps of a dispatch are a loop, the compiler counts one pass of it.
+            looped = () if parallel.platform == "cpu" else ("flops",)
+            for name in {"flops", "matrix_flops"} & costs.keys() - {*looped}:
+                costs[name] /= per_call
         rate = images_per_second / self._run.config.batch_size
-        return step_report(costs, rate, device.device_kind)
+        return step_report(costs, rate, parallel.devices[0].device_kind, parallel.size)
 
     def description(self) -> str:
         """Returns the costs as a sentence; "" where nothing is known."""

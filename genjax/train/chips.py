@@ -40,7 +40,7 @@ CHIPS = {
     ),
     "v6e": Chip(
         918e12,
-        1640e9,
+        1638e9,
         32e9,
         ("TPU v6 lite", "TPU v6e"),
         "https://cloud.google.com/tpu/docs/v6e",

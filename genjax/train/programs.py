@@ -3,6 +3,7 @@
 import collections
 import math
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from jax.extend import core
@@ -26,7 +27,8 @@ class CompiledStep:
       jitted: of `jax.jit` or `jax.pmap`; always called with arguments of the same shapes.
 
     Attributes:
-      costs: see `costs_of`; {} before the first call.
+      costs: of `costs_of`, with the "matrix_flops" of `matrix_flops` where the step can be traced
+        (under `pmap` it cannot); {} before the first call.
     """
 
     def __init__(self, jitted: Any):
@@ -36,8 +38,12 @@ class CompiledStep:
     def __call__(self, *args: Any) -> Any:
         """Calls the step."""
         if self._program is None:
-            self._program = self._jitted.lower(*args).compile()
+            traced = self._jitted.trace(*args) if hasattr(self._jitted, "trace") else None
+            lowered = traced.lower() if traced else self._jitted.lower(*args)
+            self._program = lowered.compile()
             self.costs = costs_of(self._program)
+            if traced:
+                self.costs["matrix_flops"] = matrix_flops(traced.jaxpr)
         return self._program(*args)
 
 
@@ -66,28 +72,38 @@ def costs_of(program: Any) -> dict[str, float]:
     return costs
 
 
+def flops_of(costs: Mapping[str, Any], num_devices: int) -> float:
+    """Returns the FLOPs of a program on one device; 0 where nothing is known.
+
+    The larger one of the compiler's "flops", in which a loop counts once, and the device's share of
+    the "matrix_flops", which leave out all but matrix products and convolutions.
+    """
+    return max(costs.get("flops", 0.0), costs.get("matrix_flops", 0.0) / num_devices)
+
+
 def step_report(
-    costs: dict[str, float], steps_per_second: float, device_kind: str
+    costs: dict[str, float], steps_per_second: float, device_kind: str, num_devices: int = 1
 ) -> dict[str, float]:
     """Returns a step's costs as a report has them: those of one device.
 
     Args:
-      costs: of `costs_of`.
+      costs: of `CompiledStep`.
       steps_per_second: measured.
       device_kind: what JAX calls the device.
+      num_devices: that share the step.
 
     Returns:
       "step_flops", "step_memory_bytes" and, of an accelerator whose peak is known, "mfu": the
       share of its bfloat16 peak that those FLOPs are.
     """
-    report = {}
-    if costs.get("flops"):
-        report["step_flops"] = costs["flops"]
+    report, flops = {}, flops_of(costs, num_devices)
+    if flops:
+        report["step_flops"] = flops
     if "memory" in costs:
         report["step_memory_bytes"] = costs["memory"]
     chip = chip_of(device_kind)
-    if chip and costs.get("flops"):
-        report["mfu"] = costs["flops"] * steps_per_second / chip.flops
+    if chip and flops:
+        report["mfu"] = flops * steps_per_second / chip.flops
     return report
 
 

@@ -106,6 +106,18 @@ def test_a_report_has_the_utilisation_of_chips_whose_peak_is_known_only():
     assert programs.step_report({}, 10.0, "TPU v5 lite") == {}
 
 
+def test_loops_that_the_compiler_counts_once_count_as_traced():
+    @jax.jit
+    def step(x, y):
+        return jax.lax.scan(lambda c, _: (c @ y, None), x, None, length=11)[0]
+
+    compiled = programs.CompiledStep(step)
+    compiled(jnp.ones((64, 64)), jnp.ones((64, 64)))
+    flops = programs.step_report(compiled.costs, 1.0, "cpu")["step_flops"]
+    assert flops == pytest.approx(11 * 2 * 64**3, rel=0.02)
+    assert programs.flops_of({"flops": 3.0, "matrix_flops": 40.0}, 8) == 5.0
+
+
 def test_collectives_are_counted_by_kind_and_bytes():
     text = """
   %all-reduce.1 = f32[8,64]{1,0} all-reduce(f32[8,64]{1,0} %x), replica_groups={{0,1}}
