@@ -363,6 +363,9 @@ def _in_a_process(name: str, out: Path) -> None:
 
 def main(argv: list[str]) -> None:
     """Compiles what was asked for, and prints the table."""
+    os.environ.update(ENVIRONMENT)  # before JAX is imported
+    if LEVEL.value:
+        os.environ["JAX_OPTIMIZATION_LEVEL"] = LEVEL.value
     from genjax.train.parallel import KINDS as PARALLEL
 
     del argv
@@ -376,9 +379,6 @@ def main(argv: list[str]) -> None:
                 raise UserError(f"--{flag.name}: '{value}' is none of {', '.join(known)}")
     names = _names()
     if ONE.value:
-        os.environ.update(ENVIRONMENT)
-        if LEVEL.value:
-            os.environ["JAX_OPTIMIZATION_LEVEL"] = LEVEL.value
         for name in names:
             check_config(name, out)
         return

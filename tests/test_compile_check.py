@@ -57,13 +57,17 @@ def test_a_row_that_did_not_compile_says_why_in_both_tables(tmp_path):
 @pytest.mark.aot
 def test_two_configs_compile_for_one_chip_and_eight_under_every_kind(tmp_path):
     command = [sys.executable, "-m", "benchmarks.compile_check", "--level=O0"]
-    command += ["--configs=vae_mnist,gan_mnist", "--targets=v5e:1x1,v5e:2x4", "--programs=step"]
+    command += [
+        "--configs=vae_mnist,gan_mnist",
+        "--targets=v5e:1x1,v5e:2x4,h100x1",
+        "--programs=step",
+    ]
     for kind in ("jit", "pmap", "fsdp"):
         out = tmp_path / kind
         whole = [*command, f"--kinds={kind}", f"--out={out}"]
         subprocess.run(whole, cwd=ROOT, check=True, timeout=600)
         rows = json.loads((out / "compile_check.json").read_text())
-        assert len(rows) == 4 and not [row for row in rows if "error" in row]
+        assert len(rows) == 6 and not [row for row in rows if "error" in row]
         assert {row["kind"] for row in rows} == {kind}
         eight = [row for row in rows if row["chips"] == 8]
         assert all("all-reduce" in row["collectives"] for row in eight)
