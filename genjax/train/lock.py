@@ -61,8 +61,10 @@ def locked(workdir: str | Path, say: Callable[[str], Any] = print) -> Iterator[N
             )
         since = time.strftime("%Y-%m-%d %H:%M:%S")
         own = {"pid": os.getpid(), "host": platform.node(), "since": since, "id": uuid.uuid4().hex}
-        _rewrite(file, json.dumps(own))
-        if not locks:  # of two that came at the same time, the one that wrote last goes on
+        if locks:
+            _rewrite(file, json.dumps(own))
+        else:  # of those that came at the same time, the one that wrote last goes on
+            _replace(path, own)
             time.sleep(SETTLE_SECONDS)
             with open(path) as again:
                 holder = _holder(again)
@@ -71,7 +73,10 @@ def locked(workdir: str | Path, say: Callable[[str], Any] = print) -> Iterator[N
         try:
             yield
         finally:
-            _rewrite(file, "")
+            if locks:
+                _rewrite(file, "")
+            else:
+                path.write_text("")
 
 
 def _in_use(workdir: str | Path, holder: dict[str, Any], locks: bool) -> UserError:
@@ -113,3 +118,10 @@ def _rewrite(file: TextIO, text: str) -> None:
     file.truncate()
     file.write(text)
     file.flush()
+
+
+def _replace(path: Path, own: dict[str, Any]) -> None:
+    """Writes a new lock file: without locks, two that write into one file mix their texts."""
+    partial = path.with_name(f"{path.name}.{own['id']}.partial")
+    partial.write_text(json.dumps(own))
+    os.replace(partial, path)

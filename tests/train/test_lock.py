@@ -77,24 +77,25 @@ def test_of_two_that_come_together_without_locks_one_goes_on(monkeypatch, tmp_pa
         raise OSError(lock.errno.ENOLCK, "no locks available")
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    monkeypatch.setattr(lock, "SETTLE_SECONDS", 0.5)
+    monkeypatch.setattr(lock, "SETTLE_SECONDS", 1.0)
     monkeypatch.setattr(lock, "_is_running", lambda holder: False)  # neither had written yet
-    outcomes = []
+    meeting, outcomes = threading.Barrier(8), []
 
     def run():
+        meeting.wait()
         try:
             with locked(tmp_path, lambda text: None):
                 outcomes.append("held")
-                time.sleep(0.5)
+                time.sleep(1.0)
         except UserError as error:
             outcomes.append(str(error))
 
-    threads = [threading.Thread(target=run) for _ in range(4)]
+    threads = [threading.Thread(target=run) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert outcomes.count("held") == 1 and len(outcomes) == 4
+    assert outcomes.count("held") == 1 and len(outcomes) == 8
     assert all("in use by" in text for text in outcomes if text != "held")
 
 
