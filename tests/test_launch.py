@@ -41,6 +41,7 @@ MISTAKES = [
     (["--config.objective.likelihood=gausian"], "did you mean 'gaussian'"),
     (["--config.model.name=cnov"], "did you mean 'conv'"),
     (["--config.experiment=vea"], "config.experiment='vea'"),
+    (["--config.experiment=gan"], "config.experiment='gan' must be 'vae', the family of the file"),
     (["--config.data.image_shape=(28,28)"], "config.data.image_shape"),
     (["--config.data.image_shape=(28,28.5,1)"], "config.data.image_shape"),
     (["--config.data.image_shape=(30,30,1)"], "image_shape=.*multiples of 4"),
@@ -99,6 +100,25 @@ MISTAKES = [
     (
         ["--config=configs/diffusion_digits.py", "--config.sample.eta=0.5"],
         "sample.eta=0.5 must be 0 with config.sample.sampler=heun",
+    ),
+    (
+        ["--config=configs/diffusion_digits.py", "--config.process.name=vp"]
+        + ["--config.process.sigma_max=3.0"],
+        "process.sigma_max is not a field of config.process.name=vp, but of edm and ve",
+    ),
+    (
+        ["--config=configs/diffusion_digits.py", "--config.model.depth", "3"],
+        "model.depth is not a field of config.model.name=unet, but of dit",
+    ),
+    (
+        ["--config=configs/diffusion_digits.py", "--config.process.name", "vp"]
+        + ["--config.process.beta_mx=3.0"],
+        "beta_mx is not a field of config.process.name=vp; the nearest is process.beta_max",
+    ),
+    (
+        ["--config=configs/pixelcnn_digits.py", "--config.model.name=pixelsnial"]
+        + ["--config.model.heads=2"],
+        "config.model.name='pixelsnial' is not known; did you mean 'pixelsnail'",
     ),
     (
         ["--config=configs/style_w2.py:smoke", "--config.num_train_steps=3"]

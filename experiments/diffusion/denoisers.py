@@ -105,31 +105,6 @@ _NETWORK_CLASSES = {"unet": UNet, "dit": DiT}
 # ---- Configs ----
 
 
-def complete(config: ConfigDict) -> ConfigDict:
-    """Gives config.process and config.model the fields of their names, at the defaults.
-
-    With it `--config.process.name=vp` is enough to change the process. Fields of another name that
-    are at their default are dropped; any others stay, and `check_fields` refuses them.
-    """
-    config = config.copy_and_resolve_references()
-    for key, choice in (("process", PROCESSES), ("model", NETWORKS)):
-        config[key] = _completed_group(config[key].to_dict(), choice)
-    return config
-
-
-def _completed_group(values: dict[str, Any], choice: Choice) -> dict[str, Any]:
-    if values.get("name") not in choice.groups:
-        return values
-    own = choice.select(values["name"])
-    others = [choice.select(name) for name in choice.groups]
-    left_over = {
-        key
-        for key, value in values.items()
-        if key not in own and any(key in other and other[key] == value for other in others)
-    }
-    return {**own, **{key: value for key, value in values.items() if key not in left_over}}
-
-
 def smoke(config: ConfigDict) -> dict[str, Any]:
     """Returns what makes a run of these families tiny."""
     tiny = {

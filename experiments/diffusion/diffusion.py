@@ -133,7 +133,6 @@ FIELDS = {
     },
 }
 
-complete = denoisers.complete
 smoke = denoisers.smoke
 
 

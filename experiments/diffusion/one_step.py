@@ -96,7 +96,6 @@ FIELDS = {
     "eval": unused(diffusion.FIELDS["eval"]),
 }
 
-complete = denoisers.complete
 smoke = denoisers.smoke
 
 

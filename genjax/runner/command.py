@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from absl import app, flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from genjax.errors import UserError
 from genjax.files import user_path
@@ -30,6 +30,9 @@ def run_main(main: Callable[[list[str]], Any], config: str | Path | None = None)
     """
     if config and not any(arg.split("=")[0] in ("--config", "-config") for arg in sys.argv[1:]):
         sys.argv.insert(1, f"--config={config}")
+    if config:
+        flag = flags.FLAGS["config"]
+        flag.parser = GroupParser(getattr(flag.parser, "files", flag.parser))
     with surviving_streams():
         try:
             app.run(main, flags_parser=functools.partial(_parse, has_config=config is not None))
@@ -44,6 +47,38 @@ def run_main(main: Callable[[list[str]], Any], config: str | Path | None = None)
             else:
                 traceback.print_exc()
             _leave(1)
+
+
+class GroupParser(flags.ArgumentParser):
+    """Loads the file of --config, with the groups of fields that other flags pick by their names.
+
+    Args:
+      files: the parser that loads it.
+    """
+
+    def __init__(self, files: flags.ArgumentParser):
+        self.files = files
+
+    def parse(self, argument: str) -> ConfigDict:
+        config = self.files.parse(argument)
+        # A file that is not there is an object that says so when it is used.
+        if isinstance(config, ConfigDict) and "experiment" in config:
+            from genjax.runner.variants import with_overrides  # imports JAX
+
+            with_overrides(config, argument.partition(":")[2], _overrides(sys.argv))
+        return config
+
+
+def _overrides(argv: list[str]) -> dict[str, str]:
+    """Returns {dotted key: text} of the flags --config.KEY=TEXT and --config.KEY TEXT."""
+    args = flags.FLAGS.read_flags_from_files(argv, force_gnu=False)
+    found = {}
+    for arg, following in zip(args, [*args[1:], ""], strict=True):
+        flag, equals, text = arg.partition("=")
+        start, _, key = flag.partition(".")
+        if start in ("--config", "-config"):
+            found[key] = text if equals else following
+    return found
 
 
 def _parse(argv, has_config):

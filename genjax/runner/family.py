@@ -30,6 +30,7 @@ from ml_collections import ConfigDict
 from genjax.errors import UserError
 from genjax.rng import Rngs
 from genjax.runner.fields import Fields
+from genjax.runner.groups import complete_groups
 from genjax.train.state import Ema, TrainState
 from genjax.typing import AnyArray, Array, Float, Key, ModelState, Params, UInt8
 
@@ -168,7 +169,8 @@ class FamilyModule(Protocol):
 
     Optional functions are looked up by name (`optional`):
 
-      complete(config) -> config          fills in fields that follow from others
+      complete(config) -> config          fills in fields that follow from others; the fields of
+                                          the names of a `Choice` are there already
       train(config, workdir, source, train_one) -> report
                                           trains in its own way, such as several runs of one config
       sample(config, workdir, source, step) -> None
@@ -220,5 +222,8 @@ def optional(config: ConfigDict, name: str, default: Any = None) -> Any:
 
 
 def completed(config: ConfigDict) -> ConfigDict:
-    """Returns the config with the fields filled in that its family derives from others."""
+    """Returns a copy of a config with all fields that follow from others: those of the names of
+    its groups (`complete_groups`), and those that its family derives.
+    """
+    config = complete_groups(config, find_family(config.experiment).FIELDS)
     return optional(config, "complete", lambda config: config)(config)

@@ -209,6 +209,19 @@ class Choice:
             raise KeyError(f"'{name}' has no field {', '.join(sorted(unknown))}")
         return {"name": name, **found, **values}
 
+    def refuse_others(self, keys: Iterable[str], name: str, prefix: str) -> None:
+        """Raises a UserError for the first key in `config.<prefix>` that is not of its name."""
+        group = self.groups[name]
+        for key in keys:
+            if key not in group and key != "name":
+                owners = [other for other, fields in self.groups.items() if key in fields]
+                close = difflib.get_close_matches(key, group, n=1)
+                hint = f"; the nearest is {prefix}.{close[0]}" if close else ""
+                hint = f", but of {' and '.join(owners)}" if owners else hint
+                raise UserError(
+                    f"config.{prefix}.{key} is not a field of config.{prefix}.name={name}{hint}"
+                )
+
 
 Fields = Mapping[str, "Field | Choice | Fields"]
 
@@ -381,13 +394,7 @@ def forget_idle(
 
 def _check_choice(config: ConfigDict, choice: Choice, prefix: str) -> None:
     group = choose(choice.groups, config.get("name"), f"{prefix}.name")
-    for key in config:
-        if key not in group and key != "name":
-            close = difflib.get_close_matches(key, group, n=1)
-            hint = f"; the nearest is {prefix}.{close[0]}" if close else ""
-            raise UserError(
-                f"config.{prefix}.{key} is not a field of config.{prefix}.name={config.name}{hint}"
-            )
+    choice.refuse_others(config, config.name, prefix)
     check_fields(config, group, f"{prefix}.")
 
 

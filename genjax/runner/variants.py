@@ -5,7 +5,7 @@ seeds=5    so many runs, with seeds seed, seed + 1, ...; the report has mean and
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -13,6 +13,8 @@ from ml_collections import ConfigDict
 from genjax.errors import UserError
 from genjax.runner.config import apply_smoke
 from genjax.runner.family import find_family
+from genjax.runner.fields import require
+from genjax.runner.groups import pick_groups
 
 # Each argument and its default, whose type is that of the argument; "smoke" alone is "smoke=True".
 ARGUMENTS = {"smoke": False, "seeds": 1}
@@ -32,6 +34,28 @@ def variants(get_config: Callable[[], ConfigDict]) -> Callable[..., ConfigDict]:
         return config
 
     return with_argument
+
+
+def with_overrides(config: ConfigDict, arg: str, overrides: Mapping[str, str]) -> None:
+    """Prepares a config for the flags of a command line, which are read after it.
+
+    Groups get the fields of the names that the flags pick; a tiny run stays tiny.
+
+    Args:
+      config: of a file, changed in place.
+      arg: what stood behind the colon.
+      overrides: {dotted key: text} of the flags.
+
+    Raises:
+      UserError: one line about a flag that does not go with the file.
+    """
+    experiment = overrides.get("experiment", config.experiment)
+    what = f"{config.experiment!r}, the family of the file: another family has files of its own"
+    require(experiment == config.experiment, "experiment", experiment, what)
+    family = find_family(config.experiment)
+    changed = pick_groups(config, family.FIELDS, overrides)
+    if changed and "smoke" in arg.split(","):
+        apply_smoke(config, family.smoke(config), family.FIELDS)
 
 
 def parse_argument(arg: str, defaults: dict[str, Any]) -> dict[str, Any]:

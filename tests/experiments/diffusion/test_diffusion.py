@@ -19,6 +19,7 @@ from genjax.models.dit import DiT
 from genjax.runner import modes
 from genjax.runner.config import check_config
 from genjax.runner.evaluator import Sampler
+from genjax.runner.family import completed
 from genjax.runner.run import Run
 from genjax.runner.train import train
 
@@ -82,7 +83,7 @@ def test_combinations_that_make_no_sense_are_refused():
         with config.unlocked():
             config.update_from_flattened_dict(overrides)
         with pytest.raises(UserError, match=message):
-            built(family.complete(config), family)
+            built(completed(config), family)
 
     refused("discrete", **{"process.name": "ddpm_linear", "objective.target": "velocity"})
     refused("alpha reaches 0", **{"process.name": "flow", "objective.target": "eps"})
@@ -102,13 +103,13 @@ def test_combinations_that_make_no_sense_are_refused():
 def test_another_name_brings_its_own_fields():
     config = edm_cifar10.get_config()
     config.process.name = "vp"
-    completed = diffusion.complete(config)
-    assert completed.process.to_dict() == denoisers.PROCESSES.select("vp")
-    assert completed.model == config.model and config.process.sigma_min == 0.002
+    full = completed(config)
+    assert full.process.to_dict() == denoisers.PROCESSES.select("vp")
+    assert full.model == config.model and config.process.sigma_min == 0.002
     # What was set is never dropped without a word.
     config.process.sigma_min = 0.1
     with pytest.raises(UserError, match="process.sigma_min is not a field of .*=vp"):
-        built(diffusion.complete(config))
+        built(completed(config))
 
 
 def test_a_run_from_end_to_end(tmp_path):
