@@ -395,17 +395,15 @@ class StyleTransfer(Family):
         )
         return loss, (terms, model_state)
 
+    def optimizer(self, tx):
+        return optax.chain(tx, keep_in_box(0.0, 1.0)) if self.clip else tx
+
     def init_optimizer(self, tx, params):
-        if self.coarser:
-            return from_host(self.coarser[1])
-        return self._within_box(tx).init(params)
+        return from_host(self.coarser[1]) if self.coarser else tx.init(params)
 
     def train_step(self, state, batch, rngs, tx, ema):
-        return LossUpdate(self.loss, self._within_box(tx), ema)(state, batch, rngs)
-
-    def _within_box(self, tx: optax.GradientTransformation) -> optax.GradientTransformation:
-        """Returns an optimizer that, with `clip`, keeps pixels in [0, 1]."""
-        return optax.chain(tx, keep_in_box(0.0, 1.0)) if self.clip else tx
+        # The targets in the model state are no statistics: an average of pictures is allowed.
+        return LossUpdate(self.loss, tx, ema)(state, batch, rngs)
 
     def evaluate(self, params, model_state, batch, rngs=None):
         loss, (terms, _) = self.loss(params, model_state, batch, rngs, train=False)

@@ -111,8 +111,14 @@ class Family(Protocol):
         | None
     ) = None
 
+    def optimizer(self, tx: optax.GradientTransformation) -> optax.GradientTransformation:
+        """Returns config.optim's optimizer as the family uses it, such as with bounds on parameters
+        or a mask (`optax.masked`, `optax.partition`). `train_step` and `init_optimizer` get it.
+        """
+        return tx
+
     def init_optimizer(self, tx: optax.GradientTransformation, params: Params) -> Any:
-        """Returns the optimizer's first state."""
+        """Returns the optimizer's first state; of a family with several, that of each by name."""
         return tx.init(params)
 
     def averaged(self, params: Params) -> Params:

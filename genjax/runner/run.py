@@ -217,7 +217,7 @@ def _make_step(
     schedule = make_schedule(
         lr, optim.pop("schedule"), optim["warmup_steps"], config.num_train_steps
     )
-    tx = make_optimizer(name, schedule, **optim)
+    tx = family.optimizer(make_optimizer(name, schedule, **optim))
     ema = Ema(batch_size=config.batch_size, **config.ema.to_dict())
     if family.train_step:
         update = lambda state, batch, rngs: family.train_step(state, batch, rngs, tx, ema)
