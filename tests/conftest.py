@@ -128,12 +128,22 @@ def start():
 
 @pytest.fixture
 def smoke_config():
-    """The default config at its smallest, with overrides; by default it judges no samples."""
+    """The default config at its smallest, with overrides; by default it judges no samples.
+
+    Its network is of dense layers, which compile in a quarter of the time.
+    """
     from configs import vae_digits
 
     def config(**overrides):
         config = vae_digits.get_config("smoke")
-        config.update_from_flattened_dict({"eval.num_samples": 0, **overrides})
+        network = {
+            "name": "mlp",
+            "encoder_features": (8,),
+            "decoder_features": (8,),
+            "encoder_hidden": 16,
+        }
+        network = {f"model.{field}": value for field, value in network.items()}
+        config.update_from_flattened_dict({"eval.num_samples": 0, **network, **overrides})
         return config
 
     return config

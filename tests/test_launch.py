@@ -146,6 +146,14 @@ MISTAKES_ALONE = [
     (["--coordinator=localhost:1", "--num_processes=2", "--process_id=2"], "process_id=2"),
 ]
 
+# Few seconds of compiling: dense layers, and no images that are judged or drawn.
+LITTLE = [
+    "--config.model.name=mlp",
+    "--config.model.encoder_features=(8,)",
+    "--config.model.decoder_features=(8,)",
+    "--config.eval.num_samples=0",
+    "--config.sample_every_steps=0",
+]
 
 # launch.py in a process that tells how many programs it compiled.
 COUNTING = """
@@ -269,8 +277,7 @@ def test_the_options_of_what_the_command_line_replaces_are_forgotten(name, chang
 
 
 def test_what_is_right_does_compile(python, tmp_path):
-    little = ["--config.num_train_steps=1", "--config.eval.num_samples=0"]
-    little += ["--config.sample_every_steps=0", "--config.eval_every_steps=0"]
+    little = [*LITTLE, "--config.num_train_steps=1", "--config.eval_every_steps=0"]
     config = "--config=configs/vae_digits.py:smoke"
     out = python(COUNTING, config, f"--workdir={tmp_path}", *little)
     assert out.returncode == 0 and int(out.stdout.split()[-1]) > 0, out.stderr
@@ -328,7 +335,7 @@ def test_every_config_records_what_it_reproduces(config):
 
 
 def test_the_same_command_resumes_and_another_config_is_refused(launch, tmp_path):
-    flags = ["--config=configs/vae_digits.py:smoke", f"--workdir={tmp_path}"]
+    flags = ["--config=configs/vae_digits.py:smoke", f"--workdir={tmp_path}", *LITTLE]
     assert launch(*flags, "--config.num_train_steps=4").returncode == 0
     out = launch(*flags)
     assert out.returncode == 0 and "resuming" in out.stderr and "at step 4" in out.stderr
@@ -342,7 +349,7 @@ def test_the_same_command_resumes_and_another_config_is_refused(launch, tmp_path
 def test_the_workdir_is_named_after_the_config(launch, tmp_path):
     out = launch("--config=configs/vae_digits.py:smoke", cwd=tmp_path, env={"PYTHONPATH": ROOT})
     assert out.returncode != 0  # configs/ is looked up where the user stands
-    out = launch(f"--config={ROOT}/configs/vae_digits.py:smoke", cwd=tmp_path)
+    out = launch(f"--config={ROOT}/configs/vae_digits.py:smoke", *LITTLE, cwd=tmp_path)
     assert out.returncode == 0, out.stderr
     assert (tmp_path / "runs" / "vae_digits_smoke" / "report.json").exists()
 
@@ -371,7 +378,7 @@ def report():
     print("loaded:", loaded, file=sys.stderr)
 """
     )
-    flags = ["--config=configs/vae_digits.py:smoke", f"--workdir={tmp_path}/w"]
+    flags = ["--config=configs/vae_digits.py:smoke", f"--workdir={tmp_path}/w", *LITTLE]
     env = {"PYTHONPATH": str(tmp_path), "GENJAX_CACHE": str(tmp_path / "cache")}
     for mode in ("train", "sample"):
         out = launch(*flags, f"--mode={mode}", env=env)
@@ -383,9 +390,9 @@ def test_a_running_run_is_left_alone_and_a_signal_saves_it(launch, tmp_path):
     flags = [
         "--config=configs/vae_digits.py:smoke",
         f"--workdir={tmp_path}",
+        *LITTLE,
         "--config.num_train_steps=100000",
         "--config.eval_every_steps=0",
-        "--config.sample_every_steps=0",
         "--config.checkpoint_every_steps=0",
         "--config.requeue_exit_code=75",
     ]

@@ -115,18 +115,21 @@ def build(config: ConfigDict, image_shape: Shape, class_names: tuple[str, ...]) 
     _check(config)
     model = config.model.to_dict()
     sizes = {key: value for key, value in model.items() if key != "name"}
+    feature_net = None
+    if config.data.pixels in ("unit", "symmetric"):  # features of an image are not random
+        feature_net = {
+            "name": re.sub("[^a-z0-9]+", "_", f"{model['name']}_{config.data.name}".lower()),
+            "model": model,
+            "pixels": config.data.pixels,
+            "provenance": {"config": json.loads(config.to_json())},
+        }
     return Classifier(
         network=CLASSIFIERS[model["name"]](len(class_names), config.compute_dtype, **sizes),
         image_shape=image_shape,
         class_names=tuple(class_names),
         label_smoothing=config.objective.label_smoothing,
         views=config.eval.views,
-        feature_net={
-            "name": re.sub("[^a-z0-9]+", "_", f"{model['name']}_{config.data.name}".lower()),
-            "model": model,
-            "pixels": config.data.pixels,
-            "provenance": {"config": json.loads(config.to_json())},
-        },
+        feature_net=feature_net,
     )
 
 

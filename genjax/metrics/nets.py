@@ -25,7 +25,7 @@ from genjax.models.classifiers import CLASSIFIERS
 from genjax.models.inception import InceptionV3
 from genjax.typing import AnyArray, Array, Params, Shape
 from genjax.weights.inception import load_inception
-from genjax.weights.read import read_arrays
+from genjax.weights.read import finite_float32, read_arrays
 
 _FOLDER = Path(__file__).parent / "nets"
 PINNED = tuple(sorted(path.stem for path in _FOLDER.glob("*.npz")))
@@ -191,7 +191,7 @@ def _read(path: Path, name: str | None) -> FeatureNet:
         with jax.default_matmul_precision("highest"):
             return network.apply(variables, pixels(jnp.asarray(images), None))
 
-    flat = {key: np.asarray(value, np.float32) for key, value in arrays.items()}
+    flat = {key: finite_float32(value, f"{path}: {key}") for key, value in arrays.items()}
     return FeatureNet(
         name=f"{name or own_name}_{sha256[:8]}",
         sha256=sha256,

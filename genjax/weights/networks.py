@@ -10,12 +10,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.traverse_util
-import numpy as np
 
 from genjax.errors import UserError
 from genjax.typing import Params
 from genjax.weights.edm import from_edm, is_edm
-from genjax.weights.read import read_arrays
+from genjax.weights.read import finite_float32, read_arrays
 from genjax.weights.unet import from_diffusers, has_diffusers_names, to_diffusers
 from genjax.weights.write import write_safetensors
 
@@ -38,7 +37,7 @@ def load_network(
       (nested dicts of float32 NumPy arrays, SHA-256 of the file).
 
     Raises:
-      UserError: the file cannot be read, or is of another network.
+      UserError: the file cannot be read, is of another network, or not finite.
     """
     arrays, sha256 = read_arrays(path)
     in_file = None
@@ -57,7 +56,9 @@ def load_network(
         if arrays[name].shape != shape:
             there = list(arrays[name].shape)
             raise UserError(f"{another}: {name} is {there} there, {list(shape)} here")
-    flat = {name: np.asarray(array, np.float32) for name, array in arrays.items()}
+    flat = {
+        name: finite_float32(array, f"the weights {path}: {name}") for name, array in arrays.items()
+    }
     return flax.traverse_util.unflatten_dict(flat, sep="."), sha256
 
 

@@ -83,7 +83,7 @@ def find(published: Published, path: str | os.PathLike | None = None) -> Path:
     if not path.is_file():
         file = published.file
         raise UserError(
-            f"there are no weights at {path}; {file.name} ({file.digest}) is published at "
+            f"there is no file of weights at {path}; {file.name} ({file.digest}) is published at "
             f"{file.url}: download it to that path"
         )
     return path

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+from ml_dtypes import bfloat16
 
 from genjax import archives
 from genjax.errors import UserError, one_line
@@ -62,3 +63,22 @@ def _arrays(data: bytes) -> dict[str, np.ndarray]:
     if data[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
         return read_module_pickle(data)
     raise ValueError("it is not of PyTorch, safetensors, NumPy (npz), HDF5, or a pickle of modules")
+
+
+def finite_float32(array: np.ndarray, where: str) -> np.ndarray:
+    """Returns an array of weights, of any width of floats, as float32.
+
+    Args:
+      array: of any shape.
+      where: what it is, the start of messages.
+
+    Raises:
+      UserError: it is not of floats, or not finite, or not within float32.
+    """
+    if array.dtype.kind != "f" and array.dtype != bfloat16:
+        raise UserError(f"{where} is {array.dtype}, not floats")
+    with np.errstate(over="ignore"):
+        array = np.asarray(array, np.float32)
+    if not np.isfinite(array).all():
+        raise UserError(f"{where} is not finite")
+    return array

@@ -22,7 +22,7 @@ from genjax.models import vgg
 from genjax.typing import Float, Params
 from genjax.weights.published import VGG as PUBLISHED
 from genjax.weights.published import find
-from genjax.weights.read import read_arrays
+from genjax.weights.read import finite_float32, read_arrays
 
 
 @dataclasses.dataclass(frozen=True)
@@ -233,25 +233,25 @@ def _layer(
       where: the start of messages.
 
     Raises:
-      UserError: an array is missing, not finite, or has another shape or type.
+      UserError: an array is missing, not finite, not of floats, or has another shape.
     """
     kernel, bias = arrays[f"{name}.weight"], arrays.get(f"{name}.bias")
     if kernel.ndim == 4 and variant != "keras":
         kernel = kernel.transpose(2, 3, 1, 0)
-    for what, array, expected in (
-        ("weight", kernel, shape),
-        ("bias", bias, (kernel.shape[-1:] if kernel.ndim else (None,))),
+    layer = {}
+    for ours, what, array, expected in (
+        ("kernel", "weight", kernel, shape),
+        ("bias", "bias", bias, (kernel.shape[-1:] if kernel.ndim else (None,))),
     ):
         if array is None:
             raise UserError(f"{where} has no bias")
         fits = len(array.shape) == len(expected) and all(
             e in (None, n) for e, n in zip(expected, array.shape)
         )
-        if not fits or array.dtype != np.float32:
+        if not fits:
             raise UserError(
-                f"{where}: its {what} is {array.dtype} {array.shape}, not float32 {expected}: "
-                "these are weights of another network"
+                f"{where}: its {what} is {array.shape}, not {expected}: these are weights of "
+                "another network"
             )
-        if not np.isfinite(array).all():
-            raise UserError(f"{where}: its {what} is not finite")
-    return {"kernel": np.ascontiguousarray(kernel), "bias": np.ascontiguousarray(bias)}
+        layer[ours] = np.ascontiguousarray(finite_float32(array, f"{where}: its {what}"))
+    return layer

@@ -24,7 +24,7 @@ def results(python, *runs):
 def test_dropout_and_free_bits(python):
     runs = [
         ("cnn_digits", {"model.dropout": 0.5}),
-        ("vae_digits", {"objective.free_bits": 0.1}),
+        ("vae_mlp_mnist", {"objective.free_bits": 0.1}),
     ]
     dropout, free_bits = results(python, *runs)
     assert max(dropout.values()) < 1e-5

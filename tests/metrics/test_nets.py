@@ -80,11 +80,18 @@ def test_what_is_no_net_is_told(saved, tmp_path):
     np.savez(other, **arrays)
     with pytest.raises(UserError, match="is not a feature net"):
         nets.load_net(str(other))
+    arrays = dict(np.load(saved[0]))
+    arrays["params/Dense_0/bias"][0] = np.inf
+    np.savez(other, **arrays)
+    with pytest.raises(UserError, match="params/Dense_0/bias is not finite"):
+        nets.load_net(str(other))
     Path(other).write_bytes(b"nothing")
     with pytest.raises(UserError, match="cannot read the weights"):
         nets.load_net(str(other))
 
 
 def test_inception_without_its_weights_says_where_they_are(tmp_path):
-    with pytest.raises(UserError, match="there are no weights at .*sha256 6726825d.*https://"):
+    with pytest.raises(
+        UserError, match="there is no file of weights at .*sha256 6726825d.*https://"
+    ):
         nets.load_net(f"inception:{tmp_path}/none.pth")

@@ -26,6 +26,16 @@ def size(module, *inputs):
     return count_parameters(jax.eval_shape(lambda: module.init(KEY, *inputs))["params"])
 
 
+def drawn(module, *inputs):
+    """Variables of which none is zero; drawing them takes no compiling."""
+    shapes = jax.eval_shape(module.init, KEY, *inputs)
+    rng = np.random.default_rng(0)
+    draw = lambda s: jnp.asarray(0.3 * rng.normal(size=s.shape), s.dtype)
+    ones = lambda s: jnp.ones(s.shape, s.dtype)
+    rest = {kind: jax.tree.map(ones, tree) for kind, tree in shapes.items() if kind != "params"}
+    return {"params": jax.tree.map(draw, shapes["params"]), **rest}
+
+
 def test_the_tutorials_pair_of_dense_layers():
     widths = (100, 256, 512, 1024, 784)
     dense = sum((a + 1) * b for a, b in zip(widths, widths[1:]))
@@ -52,23 +62,14 @@ def test_every_pair_has_the_same_signatures_and_listens_to_labels(name):
     generator, discriminator = PAIRS[name]
     z, y = jax.random.normal(KEY, (4, 5)), jnp.eye(4)
 
-    @jax.jit
-    def play(z, y):
-        variables = generator.init(KEY, z, y)
-        # Labels act through layers that start at 0, and blocks that do.
-        params = jax.tree.map(
-            lambda p: p + 0.1 * jax.random.normal(KEY, p.shape), variables["params"]
-        )
-        variables = {**variables, "params": params}
-        stats = [k for k in variables if k != "params"]
-        train = lambda y: generator.apply(variables, z, y, True, mutable=stats)[0]
-        x, other = train(y), train(y[::-1])
-        critic = discriminator.init(KEY, x, y)
-        critic = jax.tree.map(lambda p: p + 0.1 * jax.random.normal(KEY, p.shape), critic)
-        score = lambda x, y: discriminator.apply(critic, x, y)
-        return x, other, score(x, y), score(x, y[::-1]), score(x[::-1], y[::-1])
-
-    x, other, logits, relabelled, reversed_ = play(z, y)
+    # Labels act through layers that start at 0, and blocks that do.
+    variables = drawn(generator, z, y)
+    stats = [k for k in variables if k != "params"]
+    train = jax.jit(lambda y: generator.apply(variables, z, y, True, mutable=stats)[0])
+    x, other = train(y), train(y[::-1])
+    critic = drawn(discriminator, x, y)
+    score = jax.jit(lambda x, y: discriminator.apply(critic, x, y))
+    logits, relabelled, reversed_ = score(x, y), score(x, y[::-1]), score(x[::-1], y[::-1])
     assert x.shape == (4, *SHAPE) and x.dtype == jnp.float32 and logits.shape == (4,)
     assert jnp.abs(x - other).max() > 1e-3 and jnp.abs(logits - relabelled).max() > 1e-3
     np.testing.assert_allclose(reversed_[::-1], logits, rtol=1e-4, atol=1e-5)  # each on its own

@@ -53,14 +53,19 @@ def pair(case, ours, theirs, form, dtype=None):
     return a, b, params, x
 
 
-def value_and_grads(layer, params, x):
-    @jax.jit  # one compilation, not one per operation: most of this file's time
-    def run(params, x):
+def value_and_grads(layers, params, x):
+    """Of each layer; one compilation, not one per operation: most of this file's time."""
+
+    def run(layer, params, x):
         y, pullback = jax.vjp(layer.apply, params, x)
         weight = jnp.cos(jnp.arange(y.size, dtype=y.dtype)).reshape(y.shape)
         return y, pullback(weight)
 
-    return run(params, x)
+    return jax.jit(lambda *args: [run(layer, *args) for layer in layers])(params, x)
+
+
+def agree(a, b, params, x, tolerance):
+    close(*value_and_grads((a, b), params, x), tolerance)
 
 
 def close(a, b, tolerance):
@@ -87,17 +92,19 @@ def ids(case):
 @pytest.mark.parametrize("case", CASES, ids=ids)
 def test_values_and_gradients_in_double_precision(case, ours, theirs, x64):
     forms = [None, "columns"] if ours is layers.ConvTranspose or case[1] == 1 else [None]
-    for form in forms:
-        a, b, params, x = pair(case, ours, theirs, form, jnp.float64)
-        x = x.astype(jnp.float64)
-        close(value_and_grads(a, params, x), value_and_grads(b, params, x), 1e-10)
+    found = [pair(case, ours, theirs, form, jnp.float64) for form in forms]
+    _, reference, params, x = found[0]
+    inputs = params, x.astype(jnp.float64)
+    *values, wanted = value_and_grads([*(a for a, *_ in found), reference], *inputs)
+    for value in values:
+        close(value, wanted, 1e-10)
 
 
 @pytest.mark.parametrize("form", [None, "lax", "columns"])
 @pytest.mark.parametrize("ours,theirs", PAIRS)
 def test_single_precision(ours, theirs, form):
     a, b, params, x = pair(((3, 3), 1, "SAME", 9, 8, 64, 32), ours, theirs, form)
-    close(value_and_grads(a, params, x), value_and_grads(b, params, x), 1e-5)
+    agree(a, b, params, x, 1e-5)
 
 
 @pytest.mark.parametrize("ours,theirs", PAIRS)
@@ -127,7 +134,7 @@ def test_vmap_jvp_remat_and_second_derivative(ours, theirs):
 @pytest.mark.parametrize("ours,theirs", PAIRS)
 def test_half_precision_compute_keeps_float32_parameters(ours, theirs):
     a, b, params, x = pair(((3, 3), 2, "SAME", 6, 5, 8, 3), ours, theirs, None, jnp.bfloat16)
-    close(value_and_grads(a, params, x), value_and_grads(b, params, x), 1e-6)
+    agree(a, b, params, x, 1e-6)
     assert params["params"]["kernel"].dtype == jnp.float32
 
 
@@ -138,7 +145,7 @@ def test_a_dense_layer_is_flaxs(shape, dtype, tolerance):
     x = jax.random.normal(jax.random.key(0), shape)
     params = jax.jit(b.init)(jax.random.key(1), x)
     close(jax.jit(a.init)(jax.random.key(1), x), params, 0)
-    close(value_and_grads(a, params, x), value_and_grads(b, params, x), tolerance)
+    agree(a, b, params, x, tolerance)
 
 
 def test_pmap_over_one_device():

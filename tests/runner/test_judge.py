@@ -176,7 +176,9 @@ def test_too_few_images_for_a_metric_are_told_before_they_are_made(judge):
 
 
 def test_a_run_its_evaluation_and_its_files_give_one_number(launch, tmp_path):
-    args = ["--config=configs/vae_digits.py:smoke", f"--workdir={tmp_path}/run"]
+    config = "--config=configs/vae_digits.py:smoke"
+    args = [config, f"--workdir={tmp_path}/run", "--config.model.name=mlp"]  # compiles sooner
+    args += ["--config.model.encoder_features=(8,)", "--config.model.decoder_features=(8,)"]
     best = "--config.checkpoint.best_metric=eval/fd_NET_16"
     loop = "--config.eval.num_samples_in_loop=16"
     assert launch(*args, loop, best).returncode == 2
@@ -201,12 +203,8 @@ def test_a_run_its_evaluation_and_its_files_give_one_number(launch, tmp_path):
     for images in ("step_00000008_seed_0.npz", "step_00000008_seed_0"):
         path = f"{tmp_path}/run/samples/{images}"
         path = path if path.endswith(".npz") else f"folder:{path}"
-        done = launch(
-            "--config=configs/vae_digits.py:smoke",
-            f"--workdir={tmp_path}/{len(judged)}",
-            "--mode=eval",
-            f"--images={path}",
-        )
+        workdir = f"--workdir={tmp_path}/{len(judged)}"
+        done = launch(config, workdir, "--mode=eval", f"--images={path}")
         assert done.returncode == 0, done.stderr
         (file,) = (tmp_path / str(len(judged))).glob("eval_images_*.json")
         judged.append(json.loads(file.read_text()))

@@ -221,7 +221,9 @@ def test_the_best_step_stays_the_best_when_a_stop_came_before_its_evaluation(
     options = {"checkpoint.best_metric": "eval/neg_elbo_nats", "checkpoint.keep_last": 1}
     options |= {"eval_every_steps": 4, "checkpoint_every_steps": 4, "num_train_steps": 12}
     steps = lambda name: Checkpoints(tmp_path / name / "checkpoints", read_only=True).steps()
-    # The best is not the last: at its end the learning rate only harms.
+    # The best is not the last: at its end the learning rate only harms this network.
+    options |= {"model.name": "conv", "model.encoder_features": (4, 8)}
+    options |= {"model.decoder_features": (8, 4), "model.encoder_hidden": 8}
     options |= {"optim.lr": 0.9, "optim.schedule": "constant", "optim.clip_norm": 0.0}
     train(config(**options), tmp_path / "whole")
     assert len(steps("whole")) == 2

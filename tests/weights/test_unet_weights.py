@@ -36,6 +36,14 @@ def test_a_file_gives_the_network_back(arrays, tmp_path):
         load_network(path, other, params, (16, 16, 3))
 
 
+def test_weights_that_are_not_finite_are_refused(arrays, tmp_path):
+    params, path = arrays[0], tmp_path / "unet.safetensors"
+    broken = {**params, "conv_in": {**params["conv_in"], "bias": np.full(8, np.nan, np.float32)}}
+    save_network(path, NETWORK, broken, {})
+    with pytest.raises(UserError, match="conv_in.bias is not finite"):
+        load_network(path, NETWORK, params, (16, 16, 3))
+
+
 def test_networks_that_others_have_no_names_for_keep_ours(arrays, tmp_path):
     params, path = arrays[0], tmp_path / "unet.safetensors"
     plus = UNet(8, (1, 2, 2), 2, (8,), "ddpmpp")  # of other parameters, which do not matter here

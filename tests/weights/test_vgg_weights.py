@@ -3,6 +3,7 @@
 import hashlib
 import pickle
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -102,6 +103,22 @@ def test_npz(tmp_path, variant):
         load_vgg(["relu4_2"], path)
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float64, ml_dtypes.bfloat16])
+def test_floats_of_any_width_are_read(tmp_path, dtype):
+    layers = {n: tuple(x.astype(dtype) for x in layer) for n, layer in torch_layers().items()}
+    arrays = {"conv0.weight": np.zeros((3, 3, 1, 1), dtype), "conv0.bias": np.zeros(3, dtype)}
+    for name, (weight, bias) in layers.items():
+        arrays |= {f"{name}.weight": weight, f"{name}.bias": bias}
+    path = tmp_path / "weights.safetensors"
+    write_safetensors(path, arrays)
+    loaded = load_vgg(["relu1_2"], path)
+    for name in ("conv1_1", "conv1_2"):
+        kernel = loaded.params[name]["kernel"]
+        assert kernel.dtype == np.float32
+        wanted = layers[name][0].astype(np.float32).transpose(2, 3, 1, 0)
+        np.testing.assert_array_equal(kernel, wanted)
+
+
 def test_keras_names(tmp_path, monkeypatch):
     import dataclasses
 
@@ -131,13 +148,15 @@ def bad_files(tmp_path):
     good |= {"conv0.weight": np.zeros((3, 3, 1, 1), np.float32)}
     good |= {"conv0.bias": np.zeros(3, np.float32)}
     wide = {**good, "conv1_2.weight": np.zeros((64, 64, 5, 5), np.float32)}
-    half = {**good, "conv2_1.weight": good["conv2_1.weight"].astype(np.float64)}
+    whole = {**good, "conv2_1.weight": good["conv2_1.weight"].astype(np.int64)}
+    large = {**good, "conv2_1.weight": good["conv2_1.weight"].astype(np.float64) * 1e60}
     nan = {**good, "conv1_1.bias": np.full(64, np.nan, np.float32)}
     other = {"linear.weight": np.zeros((3, 3), np.float32)}
     nobias = {n: a for n, a in good.items() if n != "conv2_2.bias"}
     cases = {
-        "another kernel": (wide, "conv1_2: its weight is float32"),
-        "another type": (half, "conv2_1: its weight is float64"),
+        "another kernel": (wide, "conv1_2: its weight is .5, 5, 64, 64., not .3, 3, 64, 64."),
+        "another type": (whole, "conv2_1: its weight is int64, not floats"),
+        "too large": (large, "conv2_1: its weight is not finite"),
         "not finite": (nan, "conv1_1: its bias is not finite"),
         "another network": (other, "are not of VGG"),
         "no bias": (nobias, "conv2_2 has no bias"),

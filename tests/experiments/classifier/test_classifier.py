@@ -136,6 +136,13 @@ def test_an_exported_net_is_the_network(tmp_path):
     np.testing.assert_allclose(net.forward(net.variables, images)["logits"], logits, atol=1e-2)
 
 
+@pytest.mark.parametrize("pixels", ["dequantized", "binarized_static"])
+def test_a_net_of_random_pixels_is_not_exported(pixels):
+    config = cnn_digits.get_config("smoke")
+    config.data.pixels = pixels
+    assert built(config).export is None
+
+
 @pytest.mark.parametrize(
     "name",
     ["cnn_mnist", "cnn_fashion_mnist", "cnn_cifar10", "resnet18_cifar10", "airbench_cifar10"],

@@ -287,7 +287,7 @@ WRONG = {
     "content_layer": ({"model.content_layers": ("relu9_1",)}, "'relu9_1' is not a layer of VGG-19"),
     "style": ({"objective.style": "gramm"}, "did you mean 'gram'"),
     "sizes": ({"sizes": (64, 32)}, "from small to large"),
-    "weights": ({"weights": "/none.h5"}, "no weights at /none.h5.*weights=random runs without"),
+    "weights": ({"weights": "/none.h5"}, "no file of weights at /none.h5.*weights=random runs"),
     "shares": (
         {"more_styles": ("china",), "style_shares": (1.0,)},
         "config.style_shares=.*2 numbers",
