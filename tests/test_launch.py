@@ -292,7 +292,7 @@ def test_every_config_builds(name):
     module = importlib.import_module(f"configs.{name}")
     config = module.get_config("smoke")
     assert flatten(config).keys() == flatten(module.get_config()).keys()
-    built = Run.build(completed(config))
+    built = Run.build(completed(config), compiler_is_checked=False)
     assert sum(x.size for x in jax.tree.leaves(jax.eval_shape(built.init).params)) > 0
 
 

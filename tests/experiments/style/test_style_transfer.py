@@ -240,7 +240,7 @@ def test_a_picture_is_optimised_without_a_config(kind):
     loss, _, content, style = a_loss(content_weight=1.0, style_weight=1.0)
     family = kind(loss, styles=[style], noise=0.5)
     images = (255 * content).astype(jnp.uint8)
-    tx = optax.lbfgs() if family.line_search else optax.adam(0.02)
+    tx = family.optimizer(optax.lbfgs() if family.line_search else optax.adam(0.02))
     ema = Ema(decay=0.9)
 
     @jax.jit
