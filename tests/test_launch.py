@@ -18,6 +18,7 @@ from genjax.runner.family import completed, find_family
 from genjax.runner.fields import check_idle, flatten, forget_idle, merged
 from genjax.runner.run import Run
 from genjax.runner.train import train
+from genjax.train.parallel import Parallel
 from tests.conftest import ROOT
 
 CONFIGS = sorted(p.stem for p in (ROOT / "configs").glob("*.py"))
@@ -292,7 +293,7 @@ def test_every_config_builds(name):
     module = importlib.import_module(f"configs.{name}")
     config = module.get_config("smoke")
     assert flatten(config).keys() == flatten(module.get_config()).keys()
-    built = Run.build(completed(config), compiler_is_checked=False)
+    built = Run.build(completed(config), Parallel.create("jit", 1))
     assert sum(x.size for x in jax.tree.leaves(jax.eval_shape(built.init).params)) > 0
 
 
