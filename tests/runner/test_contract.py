@@ -21,6 +21,7 @@ from genjax.runner.family import Family
 from genjax.runner.fields import flatten
 from genjax.runner.run import Run
 from genjax.runner.train import train
+from genjax.train.optimizers import keep_in_box
 
 SOURCE = {"config_file": "a test", "arguments": ""}
 
@@ -83,6 +84,41 @@ def game(monkeypatch):
     config.optim.name, config.optim.lr, config.optim.momentum = "sgd", 0.2, 0.0
     config.data.image_shape = (8, 8, 1)
     return config
+
+
+class HalfFrozen(Family):
+    """One loss of two pictures; its optimizer moves only one of them, and keeps it below 0.2."""
+
+    def __init__(self, image_shape):
+        self.image_shape = image_shape
+
+    def init(self, key, images=None):
+        return {name: jnp.zeros(self.image_shape) for name in ("moves", "stays")}, {}
+
+    def loss(self, params, model_state, batch, rngs, train=True):
+        squares = (batch["image"] - params["moves"] - params["stays"]) ** 2
+        return jnp.mean(squares), ({}, model_state)
+
+    def optimizer(self, tx):
+        moves = optax.chain(tx, keep_in_box(0.0, 0.2))
+        parts = {"moves": moves, "stays": optax.set_to_zero()}
+        return optax.partition(parts, {name: name for name in parts})
+
+    def evaluate(self, params, model_state, batch, rngs):
+        return {"highest": jnp.broadcast_to(params["moves"].max(), batch["slot"].shape)}
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_a_family_with_one_loss_adds_to_the_optimizer(game, monkeypatch, parts):
+    half = lambda config, image_shape, class_names: HalfFrozen(image_shape)
+    monkeypatch.setattr(sys.modules["a_game"], "build", half)
+    game.optim.update(name="adam", momentum=0.9, accumulate_steps=parts)
+    run = Run.build(game)
+    state = run.init()
+    batch = run.train_data.batch(*2 * [np.arange(game.batch_size)])
+    for _ in range(3):
+        state, _ = jax.jit(run.train_step.advance)(state, batch)
+    assert np.isclose(state.params["moves"].max(), 0.2) and (state.params["stays"] == 0).all()
 
 
 @pytest.mark.parametrize("kind", ["jit", "pmap"])
