@@ -1,7 +1,8 @@
 """Runs that need an accelerator, one after another, until a time limit.
 
 Each run has its workdir under --out. At the time limit the current run is asked to stop; it saves,
-and continues when the same command is started again. OUT/summary.json collects the reports.
+and continues when the same command is started again. OUT/summary.json collects the reports, and
+beside the seconds of each config's step its roofline (`benchmarks/utilisation.py`).
 
 python -m benchmarks.accelerator --out=DIR [--minutes=9]
     [--configs=airbench_cifar10:seeds=20,resnet18_cifar10,...] [-- --config.KEY=VALUE ...]

@@ -104,7 +104,7 @@ def roofline(row: dict[str, Any]) -> dict[str, Any]:
       bandwidth (the former alone where the bytes are not known); "mfu_bound", the share of the
       peak that it would use then, an upper bound of the utilisation; "memory_share" of the chip's.
     """
-    from genjax.train.chips import CHIPS
+    from genjax.train.chips import CHIPS, roofline_seconds
     from genjax.train.programs import flops_of
 
     chip = CHIPS[chip_name(row["target"])]
@@ -112,7 +112,7 @@ def roofline(row: dict[str, Any]) -> dict[str, Any]:
     if "memory" in row:
         found["memory_share"] = row["memory"] / chip.memory
     flops = flops_of(row, found["chips"])
-    seconds = max(flops / chip.flops, row.get("bytes", 0) / chip.bandwidth)
+    seconds = roofline_seconds(chip, flops, row.get("bytes", 0))
     if seconds and "memory" in row:
         found |= {"roofline_seconds": seconds, "roofline_flops": flops}
         if "bytes" in row:

@@ -1,7 +1,9 @@
 """Use of the device by a training step: model FLOP utilisation, images/s, memory.
 
 FLOPs are those that XLA counts in the compiled step; the rate that they are divided by is that of
-the largest square matrix product of the step's dtype, measured in the same process.
+the largest square matrix product of the step's dtype, measured in the same process. Beside the
+seconds of a step stands its roofline, the least that the maker's numbers of the device allow, where
+they are known (`genjax/train/chips.py`).
 
 python -m benchmarks.utilisation --config=configs/resnet18_cifar10.py [--steps=50]
 """
@@ -21,7 +23,8 @@ from genjax.data.dataset import train_batches
 from genjax.runner.command import run_main
 from genjax.runner.family import completed
 from genjax.runner.run import Run, set_up_process
-from genjax.train.programs import costs_of
+from genjax.train.chips import chip_of, roofline_seconds
+from genjax.train.programs import costs_of, flops_of, matrix_flops
 
 DEFAULT = "configs/resnet18_cifar10.py"
 CONFIG = config_flags.DEFINE_config_file("config", None, "The run; default: " + DEFAULT)
@@ -50,20 +53,21 @@ def matrix_rate(dtype: Any, side: int | None = None, repeats: int = 20) -> float
     return 2 * side**3 * repeats / min(seconds_of(multiply) for _ in range(3))
 
 
-def measure(run: Run, steps: int) -> tuple[float, float, int | None]:
+def measure(run: Run, steps: int) -> tuple[float, dict[str, float], int | None]:
     """Measures a step, dispatched alone whatever config.steps_per_call says.
 
     Of a loop XLA would count the body once.
 
     Returns:
-      (seconds, FLOPs on one device, the most bytes that a device held, if known).
+      (seconds, costs of the program on one device, the most bytes that it held, if known).
     """
     config, parallel = run.config, run.parallel
     batch = train_batches(run.train_data, config.batch_size, config.seed)(0)
     batch = parallel.shard(batch)
     train_step = jax.jit(run.train_step, donate_argnums=0)
     state = run.init()
-    compiled = train_step.lower(state, batch).compile()
+    traced = train_step.trace(state, batch)
+    compiled = traced.lower().compile()
     state, _ = jax.block_until_ready(compiled(state, batch))
     start = time.perf_counter()
     for _ in range(steps):
@@ -71,7 +75,7 @@ def measure(run: Run, steps: int) -> tuple[float, float, int | None]:
     jax.block_until_ready(state)
     seconds = (time.perf_counter() - start) / steps
     memory = (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
-    return seconds, costs_of(compiled)["flops"], memory
+    return seconds, {**costs_of(compiled), "matrix_flops": matrix_flops(traced.jaxpr)}, memory
 
 
 def main(argv: list[str]) -> None:
@@ -81,13 +85,15 @@ def main(argv: list[str]) -> None:
     set_up_process(config)
     config.parallel, config.num_devices = "jit", 1
     run = Run.build(completed(config))
-    seconds, flops, memory = measure(run, STEPS.value)
+    seconds, costs, memory = measure(run, STEPS.value)
+    flops, kind = flops_of(costs, 1), run.parallel.devices[0].device_kind
     dtype = jnp.dtype(config.compute_dtype)
     rate = matrix_rate(dtype)
     report = {
-        "device": run.parallel.devices[0].device_kind,
+        "device": kind,
         "jax": jax.__version__,
         "images_per_second": config.batch_size / seconds,
+        "step_seconds": seconds,
         "step_flops": flops,
         "flops_per_second": flops / seconds,
         "matrix_flops_per_second": rate,
@@ -96,6 +102,8 @@ def main(argv: list[str]) -> None:
         "peak_memory_bytes": memory,
         "parameters": int(sum(map(np.size, jax.tree.leaves(jax.eval_shape(run.init).params)))),
     }
+    if chip := chip_of(kind):
+        report["roofline_seconds"] = roofline_seconds(chip, flops, costs.get("bytes", 0))
     print(json.dumps(report, indent=1))
 
 

@@ -71,3 +71,14 @@ def chip_of(device_kind: str) -> Chip | None:
         if device_kind.startswith(kind)
     ]
     return max(fitting, key=lambda pair: pair[0])[1] if fitting else None
+
+
+def roofline_seconds(chip: Chip, flops: float, moved: float = 0.0) -> float:
+    """Returns the least seconds that a program could take on one chip (Williams et al. 2009).
+
+    Args:
+      chip: it runs there.
+      flops: of the program.
+      moved: bytes that it reads and writes, 0 where they are not known.
+    """
+    return max(flops / chip.flops, moved / chip.bandwidth)
