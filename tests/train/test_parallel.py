@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from genjax.devices import scan
+from genjax.devices import AXIS, scan
 from genjax.errors import UserError
 from genjax.train.parallel import Parallel
 
@@ -88,36 +88,63 @@ def test_one_and_eight_devices_agree_whatever_the_kind_and_each_repeats_itself(l
 
 
 COLLECTIVES = """
-import json, math, sys
+import importlib, json, math
 import jax
-from benchmarks.compile_table import config_of
 from genjax.runner.ahead import programs, run_without_data
-from genjax.train.parallel import Parallel
+from genjax.train import parallel
 from genjax.train.programs import collectives_of
 
-for name in sys.argv[1:]:
-    run = run_without_data(config_of(name), Parallel.create("fsdp"))
-    step, shapes = programs(run)["step"]
-    found = collectives_of(step.lower(*shapes).compile().as_text())
-    params = jax.eval_shape(run.init).params
-    places = jax.tree.leaves(run.parallel.shardings(params))
-    sizes = [4 * x.size for x in jax.tree.leaves(params)]
-    cut = [n for n, place in zip(sizes, places) if not place.is_fully_replicated]
-    print(json.dumps([found, sum(cut), len(cut), sum(sizes)]), flush=True)
+parallel.FSDP_MIN_SIZE = 64  # of these small networks most is cut, too
+for name in ("vae_digits", "gan_digits"):
+    config = importlib.import_module(f"configs.{name}").get_config("smoke")
+    run = run_without_data(config, parallel.Parallel.create("fsdp"))
+    function, (state, batch) = programs(run)["step"]
+    bytes_of = lambda tree: sum(4 * x.size for x in jax.tree.leaves(tree)
+                                if not x.sharding.is_fully_replicated)
+    held = lambda tree: sum(4 * math.prod(x.sharding.shard_shape(x.shape))
+                            for x in jax.tree.leaves(tree) if not x.sharding.is_fully_replicated)
+    print(json.dumps({
+        "collectives": collectives_of(function.lower(state, batch).compile().as_text()),
+        "cut": {name: bytes_of(tree) for name, tree in state.params.items()},
+        "held": [bytes_of(state), held(state)],
+        "params": sum(4 * x.size for x in jax.tree.leaves(state.params)),
+        "model_state": bytes_of(state.model_state),
+    }))
 """
 
 
-def test_fsdp_moves_parameters_and_gradients_but_no_activations(python):
-    """ZeRO (Rajbhandari et al. 2020): parameters are gathered, gradients are summed.
-
-    The partitioner is every backend's; XLA:CPU alone sums whole gradients and cuts the sum.
-    """
-    out = python(COLLECTIVES, "vae_mnist", devices=8)
+def test_fsdp_gathers_parameters_and_moves_no_activations(python):
+    out = python(COLLECTIVES, devices=8)
     assert out.returncode == 0, out.stderr
-    found, cut, arrays, size = json.loads(out.stdout)
-    assert found.keys() == {"all-gather", "all-reduce"}
-    assert found["all-gather"] == {"count": arrays, "bytes": cut} and cut > 0.9 * size
-    assert size <= found["all-reduce"]["bytes"] < size + 8192  # and the metrics
+    vae, gan = map(json.loads, out.stdout.splitlines())
+    # A network's parameters are gathered once for each loss that it is part of.
+    used = [sum(vae["cut"].values()), gan["cut"]["generator"] + 2 * gan["cut"]["discriminator"]]
+    for result, gathered in zip((vae, gan), used, strict=True):
+        collectives = result["collectives"]
+        assert set(collectives) <= {"all-gather", "all-reduce", "reduce-scatter"}
+        assert collectives["all-gather"]["bytes"] == gathered > 0.9 * result["params"]
+        # Gradients; what is more are statistics of a batch, norms and losses.
+        assert collectives["all-reduce"]["bytes"] < 1.5 * result["params"]
+        whole, share = result["held"]
+        assert share == whole / 8 and whole > 3 * 0.9 * result["params"]
+        assert result["model_state"] == 0
+
+
+@pytest.mark.parametrize(
+    "shape, cut",
+    [
+        ((4096,), (AXIS,)),
+        ((4095,), ()),  # small
+        ((4097,), ()),  # not divided by 8
+        ((3, 3, 64, 128), (None, None, None, AXIS)),
+        ((784, 512), (None, AXIS)),  # pieces of 98 rows fill no tiles
+        ((392, 16), (AXIS, None)),  # nothing fills them: the longest
+    ],
+)
+def test_fsdp_cuts_large_arrays_where_pieces_fill_tiles(shape, cut):
+    spec = lambda kind, tree: Parallel(kind, (jax.devices()[0],) * 8)._cut(tree)
+    assert spec("fsdp", shape) == cut
+    assert spec("jit", shape) == ()
 
 
 @pytest.mark.long

@@ -130,3 +130,20 @@ def test_collectives_are_counted_by_kind_and_bytes():
         "all-reduce": {"count": 2, "bytes": 4 * 8 * 64 + 2 * 10 + 4},
         "all-gather": {"count": 1, "bytes": 4 * 32},
     }
+
+
+def test_a_tpus_reduce_scatter_is_one_and_no_all_reduce():
+    text = """
+%all-reduce-scatter.6 (input_0: f32[16,8], input_1: f32[4]) -> (f32[2,8], f32[1]) {
+  %all-reduce.7 = (f32[16,8]{1,0}, f32[4]{0}) all-reduce(%input_0, %input_1), to_apply=%add
+  ROOT %tuple = (f32[2,8]{1,0}, f32[1]{0}) tuple(%slice.1, %slice.2)
+}
+
+ENTRY %main (x: f32[4]) -> f32[4] {
+  %all-reduce.8 = f32[4]{0} all-reduce(%x), to_apply=%add
+}
+"""
+    assert programs.collectives_of(text) == {
+        "reduce-scatter": {"count": 1, "bytes": 4 * (16 + 1)},
+        "all-reduce": {"count": 1, "bytes": 16},
+    }
