@@ -1,4 +1,4 @@
-"""A small TarFlow on MNIST with classes: 49 patches of 4x4 pixels, 4 blocks of 4 layers.
+"""A small TarFlow on MNIST with classes: 49 patches of 4x4 pixels, 4 blocks of 2 layers.
 
 Gaussian noise of 0.1 for pixels in [-1, 1]: the likelihood is that of noisy images, samples are
 denoised by one step along the score.
@@ -18,12 +18,12 @@ from experiments.normalizing_flow.normalizing_flow import NETWORKS, default_conf
 @variants
 def get_config():
     config = on_mnist(default_config())
-    train_for(config, 6000, batch_size=128, log=100, every=2000)
+    train_for(config, 4000, batch_size=64, log=100, every=2000)
     config.optim.update(name="adamw", lr=1e-3, b2=0.95, weight_decay=1e-4)
     config.optim.update(schedule="cosine", warmup_steps=200, clip_norm=10.0)
     config.ema.decay = 0.998
     config.model = NETWORKS.select(
-        "tarflow", width=128, layers=4, head_dim=32, class_conditional=True
+        "tarflow", width=96, layers=2, head_dim=32, class_conditional=True
     )
     config.objective.update(noise="gaussian", noise_std=0.1, label_dropout=0.1)
     return config
