@@ -8,6 +8,7 @@ FAMILIES = {
     "vqvae": "experiments.vae.vqvae",
     "gan": "experiments.gan.gan",
     "autoregressive": "experiments.autoregressive.autoregressive",
+    "normalizing_flow": "experiments.normalizing_flow.normalizing_flow",
     "diffusion": "experiments.diffusion.diffusion",
     "one_step": "experiments.diffusion.one_step",
     "style_transfer": "experiments.style.style_transfer",
