@@ -152,10 +152,12 @@ def consistency_sample(
       shape: of one image.
     """
     streams = lambda i: jax.vmap(jax.random.fold_in, (0, None))(keys, i)
-    x0 = denoise(process.prior_std * rng.normal(streams(0), shape), times[0])
 
     def body(x0, i):
-        x = process.add_noise(x0, rng.normal(streams(i), shape), times[i])
+        noise = rng.normal(streams(i), shape)
+        x = jnp.where(i == 0, process.prior_std * noise, process.add_noise(x0, noise, times[i]))
         return denoise(x, times[i]), None
 
-    return jax.lax.scan(body, x0, jnp.arange(1, times.shape[0]))[0]
+    # The first step is inside the loop, so that the model is compiled once.
+    x0 = jnp.zeros((keys.shape[0], *shape))
+    return jax.lax.scan(body, x0, jnp.arange(times.shape[0]))[0]

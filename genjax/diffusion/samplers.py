@@ -453,8 +453,9 @@ def sample(
     # denoiser is compiled once.
     past = Past(jnp.zeros((2, *x.shape), x.dtype), x)
     steps = jnp.arange(path.t.shape[0] - (0 if denoise_last else 1))
-    (x, _), x0s = jax.lax.scan(body, (x, past), steps)
-    return (x0s[-1] if denoise_last else x), x0s
+    (x, past), x0s = jax.lax.scan(body, (x, past), steps)
+    # Not x0s[-1], which would keep the x0_hat of all steps where only the result is wanted.
+    return (past.x0[0] if denoise_last else x), x0s
 
 
 def keyed_noise(

@@ -155,10 +155,10 @@ class DiagonalBiLstm(nn.Module):
         if not is_row(position):
             gates = CausalConv(4 * width, **masked, name="in_left")(x, position)
         if position is None:
-            left = diagonals(gates, kernels[0])
             mirrored = jnp.concatenate([x, image.astype(x.dtype)], -1)[:, :, ::-1]
-            right = diagonals(into_right(mirrored), kernels[1])[:, :-1, ::-1]
-            right = jnp.pad(right, ((0, 0), (1, 0), (0, 0), (0, 0)))
+            sides = jnp.stack([gates, into_right(mirrored)])
+            left, right = diagonals(sides, jnp.stack(kernels))
+            right = jnp.pad(right[:, :-1, ::-1], ((0, 0), (1, 0), (0, 0), (0, 0)))
         elif position.stage == "pixel":
             zero = jnp.zeros((x.shape[0], 1, 1, 2 * width), gates.dtype)
             read = cache_rows(self, "state", zero, position, 2, 1)
@@ -198,29 +198,33 @@ class DiagonalBiLstm(nn.Module):
 
 
 def diagonals(
-    gates: Float[Array, "b height width units"], kernel: Float[Array, "inputs units"]
-) -> Float[Array, "b height width h"]:
-    """Computes the states of an LSTM along the diagonals, from the upper left; units = 4 h.
+    gates: Float[Array, "sides b height width units"],
+    kernels: Float[Array, "sides inputs units"],
+) -> Float[Array, "sides b height width h"]:
+    """Computes the states of LSTMs along the diagonals, from the upper left; units = 4 h.
 
-    Row i is skewed i columns to the right, so that every diagonal becomes a column.
+    Row i is skewed i columns to the right, so that every diagonal becomes a column. The LSTMs, one
+    a side, go through one loop.
     """
-    batch, height, width, units = gates.shape
+    sides, batch, height, width, units = gates.shape
     row = jnp.arange(height)[:, None]
     source = jnp.arange(width + height - 1)[None] - row
     inside = (source >= 0) & (source < width)
-    skewed = jnp.take_along_axis(gates, jnp.clip(source, 0, width - 1)[None, :, :, None], 2)
-    skewed = jnp.where(inside[None, :, :, None], skewed, 0)
+    source = jnp.clip(source, 0, width - 1)
+    skewed = jnp.take_along_axis(gates, source[None, None, :, :, None], 3)
+    skewed = jnp.where(inside[:, :, None], skewed, 0)
 
     def diagonal(carry, gates):
         h, c = carry
-        above = jnp.pad(h[:, :-1], ((0, 0), (1, 0), (0, 0)))
-        h, c = lstm(gates + jnp.concatenate([above, h], -1) @ kernel, c)
+        above = jnp.pad(h[:, :, :-1], ((0, 0), (0, 0), (1, 0), (0, 0)))
+        inputs = jnp.concatenate([above, h], -1)
+        h, c = lstm(gates + jnp.einsum("sbhi,siu->sbhu", inputs, kernels), c)
         return (h, c), h
 
-    zero = jnp.zeros((batch, height, units // 4), gates.dtype)
-    states = lax.scan(diagonal, (zero, zero), jnp.moveaxis(skewed, 2, 0))[1]
+    zero = jnp.zeros((sides, batch, height, units // 4), gates.dtype)
+    states = lax.scan(diagonal, (zero, zero), jnp.moveaxis(skewed, 3, 0))[1]
     target = row + jnp.arange(width)[None]
-    return jnp.take_along_axis(jnp.moveaxis(states, 0, 2), target[None, :, :, None], 2)
+    return jnp.take_along_axis(jnp.moveaxis(states, 0, 3), target[None, None, :, :, None], 3)
 
 
 def lstm(

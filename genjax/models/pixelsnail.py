@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from genjax.models.attention import attend_causally
 from genjax.models.causal import (
     CausalConv,
     GatedResnet,
@@ -176,14 +177,14 @@ def causal_attention(
       query, key, value: of all pixels in raster order.
       newest: for a single query, the last key that it attends to.
     """
+    if newest is None:
+        return attend_causally(query, key, value)
     depth = query.shape[-1]
     size = max(depth, value.shape[-1])
     # `dot_product_attention` wants one size; zeros change neither the scores nor the results.
     padded = (
         jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, size - x.shape[-1]))) for x in (query, key, value)
     )
-    mask = None if newest is None else (jnp.arange(key.shape[1]) <= newest)[None, None, None]
-    out = jax.nn.dot_product_attention(
-        *padded, mask=mask, scale=1 / math.sqrt(depth), is_causal=newest is None
-    )
+    mask = (jnp.arange(key.shape[1]) <= newest)[None, None, None]
+    out = jax.nn.dot_product_attention(*padded, mask=mask, scale=1 / math.sqrt(depth))
     return out[..., : value.shape[-1]]

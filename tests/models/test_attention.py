@@ -13,8 +13,9 @@ from experiments.diffusion.one_step import MeanFlow
 from genjax.devices import tracing_for
 from genjax.diffusion.process import flow
 from genjax.models import attention
-from genjax.models.attention import attend, plain_attention
+from genjax.models.attention import BLOCK, attend, attend_causally, plain_attention
 from genjax.models.dit import DiT
+from genjax.models.pixelsnail import PixelSnail
 from genjax.models.unet import UNet
 from genjax.rng import Rngs
 
@@ -23,6 +24,9 @@ NETWORKS = {
     "dit": DiT(16, 1, 2, dtype="bfloat16", remat=True),
     "unet": UNet(8, (1,), attention=(8,), dtype="bfloat16"),
 }
+
+
+TPU = types.SimpleNamespace(platform="tpu")
 
 
 @pytest.fixture
@@ -114,3 +118,61 @@ def test_both_are_the_same_on_a_cpu():
     expected = attend(q, k, v)
     with plain_attention():
         np.testing.assert_array_equal(attend(q, k, v), expected)
+
+
+LENGTH = 2 * BLOCK + 44  # three blocks of 100 queries
+WEIGHTS = f"x{LENGTH}x{LENGTH}x"
+
+
+def causal_inputs(dtype=jnp.float32, length=LENGTH):
+    """Queries, keys, and longer values."""
+    keys = jax.random.split(jax.random.key(0), 3)
+    return [jax.random.normal(k, (2, length, 2, d), dtype) for k, d in zip(keys, (4, 4, 6))]
+
+
+def causal_total(q, k, v):
+    out = attend_causally(q, k, v).astype(jnp.float32)
+    return (jnp.sin(3 * out) * jnp.arange(out.shape[1])[:, None, None]).mean()
+
+
+@pytest.mark.parametrize("length", [LENGTH, BLOCK + 1])
+def test_blocks_of_queries_are_the_full_causal_attention(length):
+    inputs = causal_inputs(length=length)
+    function = lambda *x: (attend_causally(*x), jax.grad(causal_total, (0, 1, 2))(*x))
+    expected = jax.jit(function)(*inputs)
+    with tracing_for(TPU):
+        out = jax.jit(function)(*inputs)
+    assert out[0].shape == (2, length, 2, 6)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), out, expected)
+
+
+def test_blocks_of_queries_have_derivatives_forwards():
+    q, k, v = causal_inputs()
+    pushed = jax.jit(lambda q: jax.jvp(lambda q: attend_causally(q, k, v), (q,), (q,))[1])
+    expected = pushed(q)
+    with tracing_for(TPU):
+        np.testing.assert_allclose(pushed(q), expected, atol=2e-5)
+
+
+def test_no_accelerator_holds_the_weights_of_all_pairs(gpu):
+    gradients = jax.grad(causal_total, (0, 1, 2))
+    with tracing_for(types.SimpleNamespace(platform="cpu")):
+        assert WEIGHTS in lowered(gradients, *causal_inputs())
+    assert WEIGHTS not in lowered(gradients, *causal_inputs())
+    half = lowered(gradients, *causal_inputs(jnp.bfloat16))
+    assert "cudnn" in half and WEIGHTS not in half
+    with plain_attention():
+        plain = lowered(gradients, *causal_inputs(jnp.bfloat16))
+    assert "cudnn" not in plain and WEIGHTS not in plain
+    with tracing_for(TPU):
+        assert WEIGHTS not in lowered(gradients, *causal_inputs(jnp.bfloat16))
+
+
+def test_pixelsnail_holds_no_weights_of_all_pairs():
+    network = PixelSnail(1, features=4, blocks=1, layers=1, remat=True)
+    image = jnp.zeros((2, 12, 15, 1))
+    params = jax.eval_shape(network.init, jax.random.key(0), image)
+    step = jax.grad(lambda p: network.apply(p, image).mean())
+    with tracing_for(TPU):
+        assert "x180x180x" not in lowered(step, params)
+    assert "x180x180x" in lowered(step, params)

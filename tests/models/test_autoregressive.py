@@ -386,13 +386,23 @@ def test_weight_norm_begins_with_mean_zero_and_the_asked_deviation():
 
 def test_diagonals_are_an_lstm_over_the_grid():
     r = np.random.RandomState(0)
-    gates, kernel = r.randn(2, 4, 5, 12), r.randn(6, 12)
-    h, c = np.zeros((2, 5, 6, 3)), np.zeros((2, 5, 6, 3))  # a row and a column of zeros first
+    gates, kernels = r.randn(2, 2, 4, 5, 12), r.randn(2, 6, 12)  # two sides
+    # A row and a column of zeros first.
+    h, c = np.zeros((2, 2, 5, 6, 3)), np.zeros((2, 2, 5, 6, 3))
     sigmoid = lambda a: 1 / (1 + np.exp(-a))
-    for i, j in np.ndindex(4, 5):
-        state = np.concatenate([h[:, i, j + 1], h[:, i + 1, j]], -1)  # above, left
-        o, f, n, g = np.split(gates[:, i, j] + state @ kernel, 4, -1)
-        c[:, i + 1, j + 1] = sigmoid(f) * c[:, i + 1, j] + sigmoid(n) * np.tanh(g)
-        h[:, i + 1, j + 1] = sigmoid(o) * np.tanh(c[:, i + 1, j + 1])
-    states = diagonals(jnp.asarray(gates, jnp.float32), jnp.asarray(kernel, jnp.float32))
-    np.testing.assert_allclose(states, h[:, 1:, 1:], atol=1e-5)
+    for side, i, j in np.ndindex(2, 4, 5):
+        state = np.concatenate([h[side, :, i, j + 1], h[side, :, i + 1, j]], -1)  # above, left
+        o, f, n, g = np.split(gates[side, :, i, j] + state @ kernels[side], 4, -1)
+        before = c[side, :, i + 1, j]
+        c[side, :, i + 1, j + 1] = sigmoid(f) * before + sigmoid(n) * np.tanh(g)
+        h[side, :, i + 1, j + 1] = sigmoid(o) * np.tanh(c[side, :, i + 1, j + 1])
+    states = diagonals(jnp.asarray(gates, jnp.float32), jnp.asarray(kernels, jnp.float32))
+    np.testing.assert_allclose(states, h[:, :, 1:, 1:], atol=1e-5)
+
+
+def test_both_sides_of_a_diagonal_layer_go_through_one_loop():
+    network, image = PixelRnn(2, "diagonal", 4, num_layers=3), jnp.zeros((1, 5, 6, 1))
+    params = jax.eval_shape(network.init, jax.random.key(0), image)
+    assert set(params["params"]["lstm0"]) == {"in_left", "in_right", "state_left", "state_right"}
+    program = jax.jit(network.apply).lower(params, image).as_text()
+    assert program.count("stablehlo.while") == 3
