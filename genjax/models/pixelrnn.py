@@ -156,8 +156,8 @@ class DiagonalBiLstm(nn.Module):
             gates = CausalConv(4 * width, **masked, name="in_left")(x, position)
         if position is None:
             mirrored = jnp.concatenate([x, image.astype(x.dtype)], -1)[:, :, ::-1]
-            sides = jnp.stack([gates, into_right(mirrored)])
-            left, right = diagonals(sides, jnp.stack(kernels))
+            both_gates = jnp.stack([gates, into_right(mirrored)])
+            left, right = diagonals(both_gates, jnp.stack(kernels))
             right = jnp.pad(right[:, :-1, ::-1], ((0, 0), (1, 0), (0, 0), (0, 0)))
         elif position.stage == "pixel":
             zero = jnp.zeros((x.shape[0], 1, 1, 2 * width), gates.dtype)
@@ -198,33 +198,47 @@ class DiagonalBiLstm(nn.Module):
 
 
 def diagonals(
-    gates: Float[Array, "sides b height width units"],
-    kernels: Float[Array, "sides inputs units"],
-) -> Float[Array, "sides b height width h"]:
+    gates: Float[Array, "*sides b height width units"],
+    kernel: Float[Array, "*sides inputs units"],
+) -> Float[Array, "*sides b height width h"]:
     """Computes the states of LSTMs along the diagonals, from the upper left; units = 4 h.
 
-    Row i is skewed i columns to the right, so that every diagonal becomes a column. The LSTMs, one
-    a side, go through one loop.
+    Row i is skewed i columns to the right, so that every diagonal becomes a column, and the LSTMs
+    of all sides go from column to column together. The gradients compute a column again from its
+    states, the only things that are stored.
     """
-    sides, batch, height, width, units = gates.shape
-    row = jnp.arange(height)[:, None]
-    source = jnp.arange(width + height - 1)[None] - row
-    inside = (source >= 0) & (source < width)
-    source = jnp.clip(source, 0, width - 1)
-    skewed = jnp.take_along_axis(gates, source[None, None, :, :, None], 3)
-    skewed = jnp.where(inside[:, :, None], skewed, 0)
+    *_, height, _, units = gates.shape
+    columns = jnp.moveaxis(skewed(gates), -2, 0)
 
+    @jax.checkpoint
     def diagonal(carry, gates):
         h, c = carry
-        above = jnp.pad(h[:, :, :-1], ((0, 0), (0, 0), (1, 0), (0, 0)))
+        above = jnp.pad(h, [(0, 0)] * (h.ndim - 2) + [(1, 0), (0, 0)])[..., :-1, :]
         inputs = jnp.concatenate([above, h], -1)
-        h, c = lstm(gates + jnp.einsum("sbhi,siu->sbhu", inputs, kernels), c)
+        h, c = lstm(gates + jnp.einsum("...bhi,...iu->...bhu", inputs, kernel), c)
         return (h, c), h
 
-    zero = jnp.zeros((sides, batch, height, units // 4), gates.dtype)
-    states = lax.scan(diagonal, (zero, zero), jnp.moveaxis(skewed, 3, 0))[1]
-    target = row + jnp.arange(width)[None]
-    return jnp.take_along_axis(jnp.moveaxis(states, 0, 3), target[None, None, :, :, None], 3)
+    zero = jnp.zeros((*columns.shape[1:-1], units // 4), gates.dtype)
+    states = lax.scan(diagonal, (zero, zero), columns)[1]
+    return unskewed(jnp.moveaxis(states, 0, -2))
+
+
+def skewed(x: Float[Array, "*shape height width c"]) -> Float[Array, "*shape height columns c"]:
+    """Moves row i by i columns to the right, between zeros: height + width - 1 columns."""
+    *batch, height, width, channels = x.shape
+    # Rows of one zero too many, one after another: each begins a column later than the one before.
+    x = jnp.pad(x, [(0, 0)] * (len(batch) + 1) + [(0, height), (0, 0)])
+    x = x.reshape(*batch, -1, channels)[..., :-height, :]
+    return x.reshape(*batch, height, height + width - 1, channels)
+
+
+def unskewed(x: Float[Array, "*shape height columns c"]) -> Float[Array, "*shape height width c"]:
+    """Undoes `skewed`."""
+    *batch, height, columns, channels = x.shape
+    x = x.reshape(*batch, -1, channels)
+    x = jnp.pad(x, [(0, 0)] * len(batch) + [(0, height), (0, 0)])
+    x = x.reshape(*batch, height, columns + 1, channels)
+    return x[..., : columns + 1 - height, :]
 
 
 def lstm(
