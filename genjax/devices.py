@@ -24,6 +24,9 @@ Tree = TypeVar("Tree")
 # device is never taken for one of another kind.
 _traced_for = jax.make_user_context(default_value=None)
 
+# How `fsdp` cuts arrays, see `cutting_as`; a key of the caches, too.
+_cut_as = jax.make_user_context(default_value=None)
+
 
 def platform() -> str:
     """Returns "cpu", "gpu" or "tpu": what the current program is traced for.
@@ -52,6 +55,27 @@ def _described(device: Any) -> tuple[str, float]:
         return device.platform, float(device.compute_capability)
     except (AttributeError, ValueError):
         return device.platform, 0.0
+
+
+def gathered(tree: Tree) -> Tree:
+    """Returns parameters with every array whole on each device, to compute a loss from.
+
+    Under `fsdp` the arrays of a state are cut, and a network must not compute with pieces: the
+    compiler would move activations instead. So a function that is differentiated calls this first:
+    its gradients are averaged over the devices, then cut as the parameters are. Elsewhere it
+    returns the tree itself.
+    """
+    layout = _cut_as.value
+    return tree if layout is None else jax.tree.map(layout.gather, tree)
+
+
+def cutting_as(layout: Any) -> AbstractContextManager[None]:
+    """Makes `gathered` apply `layout.gather` to arrays within a block.
+
+    Args:
+      layout: hashable, None for a tree that is not cut.
+    """
+    return _cut_as(layout)
 
 
 def device_axis() -> str | None:

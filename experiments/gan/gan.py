@@ -32,7 +32,7 @@ from experiments.gan.augmentation import (
 from experiments.gan.penalties import Penalties
 from genjax import plots, rng
 from genjax.data.transforms import PIXELS, clip_to_unit
-from genjax.devices import mean_over_devices, scan, sum_over_devices
+from genjax.devices import gathered, mean_over_devices, scan, sum_over_devices
 from genjax.diffusion.editing import slerp
 from genjax.models.dcgan import DcganDiscriminator, DcganGenerator
 from genjax.models.mlp_gan import MlpDiscriminator, MlpGenerator
@@ -576,13 +576,14 @@ class Gan(Family):
             return self.generate(params, statistics, share["z"], share.get("y"), train=True)
 
         images, pullback, statistics = jax.vjp(
-            lambda params: images_of(params, last), params, has_aux=True
+            lambda params: images_of(gathered(params), last), params, has_aux=True
         )
         images = images[None]
         if self.d_steps > 1:
             # One share after the other: `vmap` would gather all shares on every device, since it
             # makes their axis the outer one of a convolution's batch.
-            _, earlier = scan(lambda _, share: (None, images_of(params, share)[0]), None, first)
+            whole = gathered(params)
+            _, earlier = scan(lambda _, share: (None, images_of(whole, share)[0]), None, first)
             images = jnp.concatenate([earlier, images])
         return images, pullback, statistics
 
@@ -606,7 +607,8 @@ class Gan(Family):
           the state after the update, (gradient, scalar metrics).
         """
         share_rngs = dataclasses.replace(rngs, index=share["slot"])
-        (_, (metrics, vectors)), grads = jax.value_and_grad(self.discriminator_loss, has_aux=True)(
+        loss_of = lambda params, *args: self.discriminator_loss(gathered(params), *args)
+        (_, (metrics, vectors)), grads = jax.value_and_grad(loss_of, has_aux=True)(
             state.params,
             state.model_state,
             share["real"],
@@ -651,7 +653,7 @@ class Gan(Family):
         share_rngs = dataclasses.replace(rngs, index=share["slot"])
         loss, image_grads = jax.value_and_grad(self.generator_loss)(
             share["fake"],
-            discriminator.params,
+            gathered(discriminator.params),
             discriminator.model_state,
             share["real"],
             share.get("y"),

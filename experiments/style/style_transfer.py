@@ -38,6 +38,7 @@ from experiments.style.sizes import (
 )
 from genjax import plots
 from genjax.data.transforms import unit
+from genjax.devices import gathered
 from genjax.errors import UserError
 from genjax.models import vgg
 from genjax.objectives.style import STYLE_LOSSES
@@ -443,7 +444,7 @@ class LineSearchTransfer(StyleTransfer):
 
     def train_step(self, state, batch, rngs, tx, ema):
         def value_fn(params):
-            return self.loss(params, state.model_state, batch, rngs)[0]
+            return self.loss(gathered(params), state.model_state, batch, rngs)[0]
 
         value_and_grad = optax.value_and_grad_from_state(value_fn)
         value, grads = value_and_grad(state.params, state=state.opt_state)

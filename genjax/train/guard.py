@@ -1,11 +1,14 @@
 """Finds numbers that are not finite in the step that makes them, on the device, and names them."""
 
-from collections.abc import Callable
+import collections
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from genjax.devices import all_over_devices, platform
 from genjax.errors import RunError
@@ -41,6 +44,12 @@ def guard(
 ) -> tuple[TrainState, tuple[dict[str, Any], jax.Array]]:
     """Checks the outcome of a step on the device.
 
+    One bool decides: whether all numbers of the metrics and of the new state, and the sum of
+    squares of each gradient, are finite. So a step is found in which a loss, a gradient (also one
+    that clipping or skipping hides from the parameters), a batch statistic, a moment, a parameter
+    or an average overflows, and none but that step. The names of what is not finite are found in a
+    branch of the program that runs only then.
+
     With the policy "skip" a step that is not finite changes nothing but `step` and `skipped`.
 
     Args:
@@ -53,26 +62,41 @@ def guard(
       (state, (metrics without "grads", health)); health is a bool vector: for each name in
       `checked_names` whether it is finite, and last whether any process asks to stop.
     """
-    flags = [all_finite(x) for x in _checked(new_state, metrics).values()]
-    # The stop is negated, so that one reduction over the devices answers all questions.
-    flags = all_over_devices(jnp.stack([*flags, ~stop]))
+    checked = list(_checked(new_state, metrics).values())
+    # The stop is negated, so that one reduction over the devices answers both questions.
+    finite, goes_on = all_over_devices(jnp.stack([all_finite(checked), ~stop]))
+    flags = jax.lax.cond(
+        finite,
+        lambda arrays: jnp.ones(len(arrays), bool),
+        lambda arrays: all_over_devices(jnp.stack([jnp.isfinite(x).all() for x in arrays])),
+        checked,
+    )
     metrics = {k: v for k, v in metrics.items() if k != "grads"}
     if policy == "skip":
         same = old_state.replace(step=old_state.step + 1, skipped=old_state.skipped + 1)
-        finite = flags[:-1].all()
         new_state = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new_state, same)
         metrics["skipped_steps"] = new_state.skipped
-    return new_state, (metrics, flags.at[-1].set(~flags[-1]))
+    return new_state, (metrics, jnp.append(flags, ~goes_on))
 
 
-def all_finite(x: jax.Array) -> jax.Array:
-    """Returns whether all numbers of an array are finite, a bool scalar."""
-    if platform() != "cpu" or x.size < 2:
-        return jnp.isfinite(x).all()
-    # XLA:CPU takes twice as long for an `and` as for a matrix product with a vector, from which no
-    # finite number comes out infinite: its weights are too small.
-    weights = jnp.full(x.shape[-1], 1e-20, x.dtype)
-    return jnp.isfinite(jnp.sum(x.reshape(-1, x.shape[-1]) @ weights))
+def all_finite(arrays: Sequence[jax.Array]) -> jax.Array:
+    """Returns whether all numbers of all arrays are finite, a bool scalar.
+
+    Arrays of the same shape, such as a parameter and its moments, are combined number by number
+    before they are reduced: there are as many reductions as shapes.
+    """
+    by_shape = collections.defaultdict(list)
+    for x in arrays:
+        by_shape[x.shape].append(jnp.isfinite(x))
+    combined = [functools.reduce(jnp.logical_and, masks) for masks in by_shape.values()]
+    return functools.reduce(jnp.logical_and, map(_all, combined), jnp.ones((), bool))
+
+
+def _all(mask: jax.Array) -> jax.Array:
+    if platform() != "cpu" or mask.size < 2:
+        return mask.all()
+    # XLA:CPU takes twice as long for an `and` as for a matrix product with a vector.
+    return jnp.sum((~mask).astype(jnp.float32) @ jnp.ones(mask.shape[-1])) == 0
 
 
 def checked_names(advance: Callable, state: Any, batch: Any) -> list[str]:
@@ -93,7 +117,8 @@ def checked_names(advance: Callable, state: Any, batch: Any) -> list[str]:
     return names
 
 
-def _checked(state, metrics):
+def _checked(state: Any, metrics: dict[str, Any]) -> dict[str, jax.Array]:
+    """Returns what has to be finite, by name: every leaf, but of a gradient its sum of squares."""
     trees = {
         "metrics": {k: v for k, v in metrics.items() if k != "grads"},
         "grads": metrics.get("grads", {}),
@@ -106,5 +131,7 @@ def _checked(state, metrics):
     for name, tree in trees.items():
         for path, x in jax.tree_util.tree_flatten_with_path(tree)[0]:
             if jnp.issubdtype(x.dtype, jnp.inexact):
+                # The metric of the gradient's norm adds the same sums up: they cost nothing more.
+                x = optax.tree.norm(x, squared=True) if name == "grads" else x
                 found[name + jax.tree_util.keystr(path)] = x
     return found

@@ -13,6 +13,7 @@ import contextlib
 import ctypes
 import dataclasses
 import functools
+import math
 import os
 import sys
 import threading
@@ -26,14 +27,17 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from orbax.checkpoint.multihost import get_barrier_sync_fn
 
-from genjax.devices import AXIS, scan, tracing_for
+from genjax.devices import AXIS, cutting_as, gathered, scan, tracing_for
 from genjax.errors import UserError
 from genjax.messages import write_line
+from genjax.train.state import TrainState
 
 KINDS = ("jit", "pmap", "fsdp")
 
 # fsdp leaves smaller arrays whole on every device: gathering them costs more than they take.
 FSDP_MIN_SIZE = 2**12
+
+_TILE = 8  # rows of an array that a TPU keeps together
 
 
 def start_processes(
@@ -216,7 +220,10 @@ class Parallel:
 
     def tracing(self) -> contextlib.AbstractContextManager[None]:
         """Makes what is traced within a block a program for these devices."""
-        return tracing_for(self.devices[0])
+        stack = contextlib.ExitStack()
+        stack.enter_context(tracing_for(self.devices[0]))
+        stack.enter_context(cutting_as(self if self.kind == "fsdp" else None))
+        return stack
 
     def _for_devices(self, fn: Callable) -> Callable:
         """Returns `fn` in the form that it has on these devices, wherever it is traced."""
@@ -251,16 +258,40 @@ class Parallel:
         return NamedSharding(_mesh(local), PartitionSpec(AXIS))
 
     def shardings(self, tree: Any) -> Any:
-        """Returns where the leaves of a state are: on every device; fsdp cuts the large ones."""
+        """Returns where the leaves of a state, or of a part of it, are.
 
-        def leaf(x):
-            cuts = [d for d, n in enumerate(x.shape) if n % self.size == 0]
-            if self.kind != "fsdp" or x.size < FSDP_MIN_SIZE or not cuts:
-                return self._sharding()
-            longest = max(cuts, key=lambda d: x.shape[d])
-            return self._sharding(*(AXIS if d == longest else None for d in range(x.ndim)))
+        They are whole on every device; fsdp cuts the large ones, but those of a model state.
+        """
+        whole = lambda tree: jax.tree.map(lambda _: self._sharding(), tree)
+        found = jax.tree.map(lambda x: self._sharding(*self._cut(x.shape)), tree)
+        if isinstance(tree, TrainState):
+            found = found.replace(model_state=whole(tree.model_state))
+        return found
 
-        return jax.tree.map(leaf, tree)
+    def _cut(self, shape: tuple[int, ...]) -> tuple[str | None, ...]:
+        """Returns the axis over devices for the dimension that is cut, None for the others; () for
+        an array that is whole on every device."""
+        cuts = [d for d, n in enumerate(shape) if n % self.size == 0]
+        if self.kind != "fsdp" or math.prod(shape) < FSDP_MIN_SIZE or not cuts:
+            return ()
+        # The longest one of those whose pieces fill the tiles of a TPU, which would pad the others
+        # and shift their rows to the next device.
+        fills = lambda d: shape[d] // self.size % _TILE == 0
+        best = max(cuts, key=lambda d: (fills(d), shape[d]))
+        return tuple(AXIS if d == best else None for d in range(len(shape)))
+
+    def gather(self, x: jax.Array) -> jax.Array:
+        """Returns a traced array of a state whole on every device; its gradient is cut again.
+
+        The gradient is first summed over the devices: where it is cut right away the compiler cuts
+        the activations that it comes from, and sends those around. The sum and the cut are one
+        reduce-scatter where a backend has it.
+        """
+        cut = self._cut(x.shape)
+        if not cut:
+            return x
+        constrain = jax.lax.with_sharding_constraint
+        return constrain(constrain(x, self._sharding(*cut)), self._sharding())
 
     def template(self, tree: Any) -> Any:
         """Returns what a checkpoint is restored into: shapes, dtypes and shardings."""
@@ -380,14 +411,14 @@ class Parallel:
           whole batch as numpy arrays [B, ...], in every process; B must be a multiple of the
           number of devices.
         """
-        fn = self._for_devices(fn)
+        fn = self._for_devices(_of_gathered(fn))
         if self.kind == "pmap":
             return Mapped(self, jax.pmap(fn, axis_name=AXIS, devices=self.devices))
         return Mapped(self, jax.jit(fn, out_shardings=self._sharding(AXIS)))
 
     def compile_tree(self, fn: Callable[[Any], Any]) -> Callable[[Any], Any]:
         """Compiles `fn(tree) -> tree`, over trees that are on the devices as a state is."""
-        fn = self._for_devices(fn)
+        fn = self._for_devices(_of_gathered(fn))
         if self.kind == "pmap":
             return jax.pmap(fn, axis_name=AXIS, devices=self.devices)
 
@@ -423,6 +454,16 @@ class Mapped:
         if jax.process_count() > 1:
             return multihost_utils.process_allgather(out, tiled=True)
         return jax.device_get(out)
+
+
+def _of_gathered(fn: Callable) -> Callable:
+    """Returns a function of trees of a state that computes with whole arrays."""
+
+    @functools.wraps(fn)
+    def run(tree, *args):
+        return fn(gathered(tree), *args)
+
+    return run
 
 
 def _mesh(devices):

@@ -16,6 +16,8 @@ _COLLECTIVE = re.compile(
     r"= (?P<results>\(.*?\)|\S+) "
     r"(?P<kind>all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?P<start>-start)?\("
 )
+# On a TPU a reduce-scatter is a computation of an all-reduce and slices, which is fused to one.
+_FUSED = re.compile(r"^%?all-reduce-scatter[^\n]* -> ([^\n]*) \{\n.*?^\}", re.M | re.S)
 _ARRAY = re.compile(r"\b(pred|[a-z]+\d+[a-z0-9]*)\[([\d,]*)\]")
 _BITS = {"pred": 8}
 
@@ -114,6 +116,7 @@ def collectives_of(text: str) -> dict[str, dict[str, int]]:
       {kind: {"count", "bytes" of its results on one device}}.
     """
     found = collections.defaultdict(lambda: {"count": 0, "bytes": 0})
+    text = _FUSED.sub(r"= \1 reduce-scatter()", text)
     for match in _COLLECTIVE.finditer(text):
         sizes = [_bytes(*array) for array in _ARRAY.findall(match["results"])]
         # A start returns its operands, too: the result is the larger half, or one of two halves.

@@ -15,7 +15,7 @@ import optax
 
 from genjax.data.resident import Resident
 from genjax.data.transforms import Transform
-from genjax.devices import mean_over_devices, num_devices, scan
+from genjax.devices import gathered, mean_over_devices, num_devices, scan
 from genjax.rng import Rngs, rows_of_batch
 from genjax.train.guard import guard
 from genjax.train.optimizers import updates_done
@@ -148,7 +148,8 @@ class LossUpdate:
         return new_state, {**metrics, "grad_norm": optax.tree.norm(grads), "grads": grads}
 
     def _gradients(self, state, model_state, batch, rngs):
-        grad_fn = jax.value_and_grad(self.loss, has_aux=True)
+        loss_of = lambda params, *args: self.loss(gathered(params), *args)
+        grad_fn = jax.value_and_grad(loss_of, has_aux=True)
         (loss, (metrics, model_state)), grads = grad_fn(
             state.params, model_state, batch, rngs, True
         )

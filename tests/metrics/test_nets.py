@@ -91,5 +91,7 @@ def test_what_is_no_net_is_told(saved, tmp_path):
 
 
 def test_inception_without_its_weights_says_where_they_are(tmp_path):
-    with pytest.raises(UserError, match="there is no file of weights at .*sha256 6726825d.*https://"):
+    with pytest.raises(
+        UserError, match="there is no file of weights at .*sha256 6726825d.*https://"
+    ):
         nets.load_net(f"inception:{tmp_path}/none.pth")

@@ -1,9 +1,12 @@
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
+from genjax.devices import tracing_for
 from genjax.rng import Rngs
 from genjax.train.guard import NotFinite, all_finite, checked_names, guard
 from genjax.train.parallel import Parallel
@@ -11,6 +14,9 @@ from genjax.train.state import Ema, init_state
 from genjax.train.step import LossUpdate
 
 TX = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(0.1))
+
+
+TREES = ("params", "model_state", "opt_state", "ema_params")
 
 
 def init(key):
@@ -84,11 +90,84 @@ def test_skipping_changes_nothing_but_the_counters(kind):
     np.testing.assert_array_equal(after, expected[1][0].params["a"])
 
 
+LEAVES = [
+    "metrics['loss']",
+    "grads['a']",
+    "params['b']",
+    "model_state['mean']",
+    "opt_state[1][0].mu['a']",
+    "opt_state[1][0].nu['b']",
+    "ema_params['b']",
+]
+
+
+@pytest.fixture(scope="module")
+def outcome():
+    """A state and metrics, and the compiled guard's health of both."""
+    state = init_state(0, init, TX.init, Ema(0.9))
+    state = state.replace(model_state={"mean": jnp.zeros(2, jnp.bfloat16)})
+    metrics = {"loss": jnp.ones(()), "grads": state.params}
+    names = checked_names(lambda *both: both, state, metrics)
+    guarded = jax.jit(lambda *both: guard(both[0], *both, jnp.ones((), bool), "raise")[1][1])
+    return names, state, metrics, guarded
+
+
+@pytest.mark.parametrize("leaf", LEAVES)
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_one_number_anywhere_is_found_at_its_step_and_named_alone(outcome, leaf, value):
+    names, state, metrics, guarded = outcome
+
+    def poisoned(tree, prefix):
+        def one(path, x):
+            is_it = prefix + jax.tree_util.keystr(path) == leaf
+            return x.at[(-1,) * x.ndim].set(value) if is_it else x
+
+        return jax.tree_util.tree_map_with_path(one, tree)
+
+    grads = poisoned(metrics["grads"], "grads")
+    bad_metrics = {**poisoned({"loss": metrics["loss"]}, "metrics"), "grads": grads}
+    trees = {name: poisoned(getattr(state, name), name) for name in TREES}
+    health = np.asarray(guarded(state.replace(**trees), bad_metrics))
+    assert wrong(names, health) == [leaf] and health[-1]
+    assert wrong(names, np.asarray(guarded(state, metrics))) == []
+
+
+def test_what_is_on_one_device_alone_is_named_on_all(python):
+    code = """
+import jax, jax.numpy as jnp, numpy as np
+from genjax.devices import AXIS
+from genjax.train.guard import guard
+from genjax.train.state import Ema, init_state
+state = init_state(0, lambda key: ({"a": jnp.ones(3)}, {}), lambda params: {}, Ema())
+def step(x):
+    return guard(state, state, {"loss": x, "other": 1.0 * x}, jnp.zeros((), bool), "skip")
+new, (metrics, health) = jax.pmap(step, axis_name=AXIS)(np.array([1, np.nan], np.float32))
+assert np.array_equal(health, [[False, False, True, False]] * 2), health
+assert new.skipped.tolist() == [1, 1]
+"""
+    out = python(code, devices=2)
+    assert out.returncode == 0, out.stderr
+
+
+@pytest.mark.parametrize("platform", ["cpu", "tpu"])
+def test_a_step_has_a_reduction_for_each_shape_and_those_of_leaves_run_only_when_needed(platform):
+    params = {str(i): jnp.ones((2, 3 + i % 2)) for i in range(8)}
+    state = init_state(0, lambda key: (params, {}), TX.init, Ema(0.9))
+    check = lambda state: guard(state, state, {"x": jnp.ones(())}, jnp.ones((), bool), "raise")
+    with tracing_for(SimpleNamespace(platform=platform)):
+        equations = jax.make_jaxpr(check)(state).eqns
+    shapes = {(), (2, 3), (2, 4)}
+    assert sum(e.primitive.name.startswith("reduce_") for e in equations) == len(shapes)
+    (branches,) = (e.params["branches"] for e in equations if e.primitive.name == "cond")
+    counts = [str(b).count("reduce_and") for b in branches]
+    assert counts == [4 * 8 + 1, 0]
+
+
 @pytest.mark.parametrize("shape", [(), (0,), (1,), (300,), (3, 1), (2, 3, 5, 7)])
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, jnp.bfloat16])
 def test_the_largest_numbers_are_finite_and_one_infinity_anywhere_is_not(shape, dtype):
     largest = np.full(shape, jnp.finfo(dtype).max, dtype)
-    check = jax.jit(all_finite)
+    check = jax.jit(lambda x: all_finite([jnp.ones(3), x, jnp.zeros(shape)]))
     assert check(largest) and check(-largest)
     for i in range(largest.size):
         for bad in (np.inf, -np.inf, np.nan):

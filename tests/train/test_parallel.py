@@ -23,7 +23,8 @@ def losses(kind, devices, steps=100, accumulate=1, resident=False, per_call=1):
     config.parallel, config.num_devices = kind, devices
     config.optim.accumulate_steps = accumulate
     config.ema.decay = 0.99
-    config.model.encoder_hidden = 16  # fsdp cuts its kernel
+    dense = {"name": "mlp", "encoder_features": (8,), "decoder_features": (8,)}
+    config.model.update(**dense, encoder_hidden=16)  # fsdp cuts the kernels at the pixels
     run = Run.build(config)
     p = run.parallel
     shapes = jax.eval_shape(run.init)
@@ -81,9 +82,42 @@ def test_one_and_eight_devices_agree_whatever_the_kind_and_each_repeats_itself(l
     for (kind, devices), result in zip(others, results[::2], strict=True):
         assert relative(reference, result) < 1e-4, (kind, devices)  # rounding, over 60 steps
         assert abs(result["ema"] / reference["ema"] - 1) < 1e-5
-        # Of 4 copies (parameters, two moments, average) of 6,272 in the kernel, an eighth each.
-        cut = 4 * 6272 * 7 // 8 if kind == "fsdp" else 0
+        # Of 4 copies (parameters, two moments, average) of 784 x 8 in two kernels, an eighth each.
+        cut = 4 * 2 * 6272 * 7 // 8 if kind == "fsdp" else 0
         assert reference["held"] - result["held"] == cut, (kind, devices)
+
+
+COLLECTIVES = """
+import json, math, sys
+import jax
+from benchmarks.compile_table import config_of
+from genjax.runner.ahead import programs, run_without_data
+from genjax.train.parallel import Parallel
+from genjax.train.programs import collectives_of
+
+for name in sys.argv[1:]:
+    run = run_without_data(config_of(name), Parallel.create("fsdp"))
+    step, shapes = programs(run)["step"]
+    found = collectives_of(step.lower(*shapes).compile().as_text())
+    params = jax.eval_shape(run.init).params
+    places = jax.tree.leaves(run.parallel.shardings(params))
+    sizes = [4 * x.size for x in jax.tree.leaves(params)]
+    cut = [n for n, place in zip(sizes, places) if not place.is_fully_replicated]
+    print(json.dumps([found, sum(cut), len(cut), sum(sizes)]), flush=True)
+"""
+
+
+def test_fsdp_moves_parameters_and_gradients_but_no_activations(python):
+    """ZeRO (Rajbhandari et al. 2020): parameters are gathered, gradients are summed.
+
+    The partitioner is every backend's; XLA:CPU alone sums whole gradients and cuts the sum.
+    """
+    out = python(COLLECTIVES, "vae_mnist", devices=8)
+    assert out.returncode == 0, out.stderr
+    found, cut, arrays, size = json.loads(out.stdout)
+    assert found.keys() == {"all-gather", "all-reduce"}
+    assert found["all-gather"] == {"count": arrays, "bytes": cut} and cut > 0.9 * size
+    assert size <= found["all-reduce"]["bytes"] < size + 8192  # and the metrics
 
 
 @pytest.mark.long
