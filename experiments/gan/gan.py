@@ -88,6 +88,15 @@ FIELDS = {
         "group": field(
             16, "channels of each group of r3gan's convolutions", at_least=1, only_with=R3GAN
         ),
+        "float32_stages": field(
+            0,
+            "stages of r3gan, from the lowest resolution, that config.compute_dtype leaves float32",
+            at_least=0,
+            only_with=R3GAN,
+        ),
+        "remat": field(
+            False, "compute blocks of r3gan again for gradients, to save memory", only_with=R3GAN
+        ),
     },
     "objective": {
         "loss": field("non_saturating", one_of=LOSSES),
@@ -159,6 +168,7 @@ def smoke(config: ConfigDict) -> dict[str, Any]:
         "model.discriminator_features": (4, 8)[: len(model.discriminator_features)],
         "model.blocks": 1,
         "model.group": 4,
+        "model.float32_stages": min(model.float32_stages, 1),
         "objective.d_steps": min(objective.d_steps, 2),
         "objective.penalty_interval": min(objective.penalty_interval, 4),
         "eval.standing_samples": min(config.eval.standing_samples, 32),
@@ -207,7 +217,8 @@ def make_networks(
     generator, discriminator = NETWORKS[model.name]
     shared, norm = {"dtype": dtype}, {"momentum": model.norm_momentum}
     if model.name == "r3gan":
-        shared |= {"blocks": model.blocks, "expansion": model.expansion, "group": model.group}
+        fields = ("blocks", "expansion", "group", "float32_stages", "remat")
+        shared |= {name: model[name] for name in fields}
         norm = {}
     return (
         generator(image_shape, tuple(model.generator_features), **norm, **shared),
@@ -234,6 +245,10 @@ def _check(config: ConfigDict, class_names: tuple[str, ...]) -> None:
     model, objective, augment = config.model, config.objective, config.augment
     loss = LOSSES[objective.loss]
     with_loss = f"with config.objective.loss={objective.loss}"
+    stages = min(len(model.generator_features), len(model.discriminator_features))
+    what = f"at most {stages}, the stages of model.generator_features and discriminator_features"
+    full = model.float32_stages
+    require(full <= stages, "model.float32_stages", full, what)
     pixels = config.data.pixels
     require(pixels == "symmetric", "data.pixels", pixels, "'symmetric': images in [-1, 1]")
     classes = not model.conditional or len(class_names) > 1

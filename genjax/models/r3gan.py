@@ -3,9 +3,12 @@
 Generator and discriminator are mirrored ResNeXts: stages of residual blocks, 1x1 up, grouped 3x3,
 1x1 down, leaky ReLU, with Fixup's initialisation (Zhang et al. 2019). Here sides are doubled
 bilinearly and halved by means, where the paper's code filters with (1, 2, 1).
+
+In bfloat16 the paper's code keeps the stage of the lowest resolution in float32 (`float32_stages`
+of 1); gradients of biases are summed in float32. Parameters, logits and images are float32 always.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax
@@ -46,10 +49,12 @@ class Block(nn.Module):
         outside = x.shape[-1]
         inside = outside * self.expansion
         init = _fixup(self.blocks)
-        bias1 = self.param("bias1", _zeros, (inside,)).astype(self.dtype)
-        bias2 = self.param("bias2", _zeros, (inside,)).astype(self.dtype)
+        bias1 = self.param("bias1", _zeros, (inside,))
+        bias2 = self.param("bias2", _zeros, (inside,))
+        # Cast after the broadcast: its gradient, a sum over pixels, is then one in float32.
+        add = lambda h, bias: h + jnp.broadcast_to(bias, h.shape).astype(self.dtype)
         h = Conv(inside, (1, 1), use_bias=False, kernel_init=init, dtype=self.dtype)(x)
-        h = nn.leaky_relu(h + bias1, 0.2)
+        h = nn.leaky_relu(add(h, bias1), 0.2)
         groups = max(1, inside // self.group)
         grouped = nn.Conv(
             inside,
@@ -59,24 +64,33 @@ class Block(nn.Module):
             kernel_init=init,
             dtype=self.dtype,
         )
-        h = nn.leaky_relu(grouped(h) + bias2, 0.2)
+        h = nn.leaky_relu(add(grouped(h), bias2), 0.2)
         return x + Conv(outside, (1, 1), use_bias=False, kernel_init=_zeros, dtype=self.dtype)(h)
 
 
-def _stages(network: nn.Module, h: Array, resize: Callable) -> Array:
+def _stages(network: nn.Module, h: Array, resize: Callable, dtypes: Sequence[str]) -> Array:
     """Applies all blocks of a network; to be called inside its compact method.
 
     Args:
       network: the generator or the discriminator.
       h: [B, H, W, C], the input of the first stage.
-      resize: (h, channels of the next stage) -> the input of that stage.
+      resize: (h, channels of the next stage, its dtype) -> the input of that stage.
+      dtypes: of each stage.
     """
     blocks = network.blocks * len(network.features)
-    for stage, features in enumerate(network.features):
-        h = resize(h, features) if stage else h
-        for _ in range(network.blocks):
-            h = Block(network.expansion, network.group, blocks, network.dtype)(h)
+    make_block = nn.remat(Block) if network.remat else Block
+    for stage, (features, dtype) in enumerate(zip(network.features, dtypes, strict=True)):
+        h = (resize(h, features, dtype) if stage else h).astype(dtype)
+        for i in range(network.blocks):
+            name = f"Block_{stage * network.blocks + i}"
+            h = make_block(network.expansion, network.group, blocks, dtype, name=name)(h)
     return h
+
+
+def _stage_dtypes(network: nn.Module) -> list[str]:
+    """Returns the dtype of each stage, from the lowest resolution to the highest."""
+    full = min(network.float32_stages, len(network.features))
+    return ["float32"] * full + [network.dtype] * (len(network.features) - full)
 
 
 def _with_channels(h, features):
@@ -100,6 +114,8 @@ class R3ganGenerator(nn.Module):
       blocks: in each stage.
       expansion, group: of a `Block`.
       dtype: of the computation; parameters are float32.
+      float32_stages: stages, from the lowest resolution, that compute in float32 all the same.
+      remat: whether blocks are computed again for their gradients, which saves memory.
     """
 
     image_shape: Shape
@@ -108,6 +124,8 @@ class R3ganGenerator(nn.Module):
     expansion: int = 2
     group: int = 16
     dtype: str = "float32"
+    float32_stages: int = 0
+    remat: bool = False
 
     @nn.compact
     def __call__(
@@ -115,17 +133,19 @@ class R3ganGenerator(nn.Module):
     ) -> Float[Array, "b h w c"]:
         """Returns images, float32, of latents z and labels y; training brings them to [-1, 1]."""
         height, width = base_size(self.image_shape, len(self.features) - 1)
-        z = z.astype(self.dtype)
+        dtypes = _stage_dtypes(self)
+        z = z.astype(dtypes[0])
         if y is not None:
-            embedded = nn.Dense(z.shape[-1], use_bias=False, dtype=self.dtype, name="embedding")(y)
+            embedded = nn.Dense(z.shape[-1], use_bias=False, dtype=dtypes[0], name="embedding")(y)
             z = jnp.concatenate([z, embedded * y.shape[-1] ** 0.5], axis=-1)
         first = self.features[0]
         basis = self.param("basis", nn.initializers.normal(1.0), (height, width, first))
-        weights = nn.Dense(first, use_bias=False, kernel_init=_linear, dtype=self.dtype)(z)
-        h = basis.astype(self.dtype) * weights[:, None, None]
-        h = _stages(self, h, lambda h, features: _upsample_bilinear(_with_channels(h, features)))
+        weights = nn.Dense(first, use_bias=False, kernel_init=_linear, dtype=dtypes[0])(z)
+        h = basis.astype(dtypes[0]) * weights[:, None, None]
+        enlarge = lambda h, n, dtype: _upsample_bilinear(_with_channels(h.astype(dtype), n))
+        h = _stages(self, h, enlarge, dtypes)
         channels = self.image_shape[-1]
-        return Conv(channels, (1, 1), use_bias=False, dtype=self.dtype)(h).astype(jnp.float32)
+        return Conv(channels, (1, 1), use_bias=False, dtype=h.dtype)(h).astype(jnp.float32)
 
 
 class R3ganDiscriminator(nn.Module):
@@ -133,7 +153,7 @@ class R3ganDiscriminator(nn.Module):
 
     Attributes:
       features: channels of each stage, the first at the size of the images.
-      blocks, expansion, group, dtype: as in the generator.
+      blocks, expansion, group, dtype, float32_stages, remat: as in the generator.
     """
 
     features: tuple[int, ...] = (256, 256, 256, 256)
@@ -141,6 +161,8 @@ class R3ganDiscriminator(nn.Module):
     expansion: int = 2
     group: int = 16
     dtype: str = "float32"
+    float32_stages: int = 0
+    remat: bool = False
 
     @nn.compact
     def __call__(
@@ -149,8 +171,10 @@ class R3ganDiscriminator(nn.Module):
         """Returns the logits, float32, of images x and labels y."""
         base_size(x.shape[1:], len(self.features) - 1)
         first = self.features[0]
-        h = Conv(first, (1, 1), use_bias=False, dtype=self.dtype)(x.astype(self.dtype))
-        h = _stages(self, h, lambda h, features: _with_channels(average_pool_2x2(h), features))
+        dtypes = _stage_dtypes(self)[::-1]
+        h = Conv(first, (1, 1), use_bias=False, dtype=dtypes[0])(x.astype(dtypes[0]))
+        shrink = lambda h, features, _: _with_channels(average_pool_2x2(h), features)
+        h = _stages(self, h, shrink, dtypes)
         _, height, width, channels = h.shape
         scale = nn.initializers.normal((height * width) ** -0.5)
         basis = self.param("basis", scale, (height, width, channels))

@@ -104,6 +104,8 @@ CASES = {
         "model.blocks": Case(on=R3GAN),
         "model.expansion": Case(on=R3GAN),
         "model.group": Case(8, on=R3GAN),
+        "model.float32_stages": Case(on=R3GAN),
+        "model.remat": Case(on=R3GAN),
         "objective.loss": Case("hinge"),
         "objective.penalty_interval": Case(on={"objective.r2": 1.0}),
         "objective.d_steps": Case(2),

@@ -1,15 +1,19 @@
 """The pairs of networks of a GAN: sizes, ranges, labels, batch statistics."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from genjax.models.dcgan import DcganDiscriminator, DcganGenerator
 from genjax.models.gan import BatchNorm, ProjectionHead
 from genjax.models.mlp_gan import MlpDiscriminator, MlpGenerator
-from genjax.models.r3gan import R3ganDiscriminator, R3ganGenerator
+from genjax.models.r3gan import Block, R3ganDiscriminator, R3ganGenerator
 from genjax.models.sngan import SnganDiscriminator, SnganGenerator
+from genjax.objectives.penalties import value_and_squared_gradient_norm
 from genjax.train.logs import count_parameters
 
 KEY = jax.random.key(0)
@@ -92,6 +96,80 @@ def test_blocks_without_norm_begin_as_identities():
     params = variables["params"]
     h = params["basis"] * (z @ params["Dense_0"]["kernel"])[:, None, None]
     np.testing.assert_allclose(x, h @ params["Conv_0"]["kernel"][0, 0], rtol=1e-4, atol=1e-5)
+
+
+def penalized(discriminator, params, x, y):
+    """A loss of logits with the squared gradient of R1 and R2, and its gradient."""
+
+    def loss(params):
+        score = lambda x: discriminator.apply({"params": params}, x, y)
+        logits, squares = value_and_squared_gradient_norm(score, x)
+        return jnp.mean(jax.nn.softplus(-logits)) + jnp.mean(squares)
+
+    return jax.value_and_grad(loss)(params)
+
+
+def generated(generator, params, z, y):
+    """Images, and a gradient of parameters through them."""
+    images = lambda params: generator.apply({"params": params}, z, y)
+    out, pullback = jax.vjp(images, params)
+    return out, pullback(jnp.cos(jnp.arange(out.size).reshape(out.shape)))[0]
+
+
+@functools.cache
+def r3gan_gradients(**variant):
+    """Shapes of parameters, values and gradients of both networks, and the programs' text."""
+    z, y = jax.random.normal(KEY, (4, 5)), jnp.eye(4)
+    x = jnp.tanh(jax.random.normal(KEY, (4, *SHAPE)))
+    shapes, values, text = [], [], ""
+    for network, compute, inputs in zip(
+        PAIRS["r3gan"], (generated, penalized), ((z, y), (x, y)), strict=True
+    ):
+        network = network.clone(**variant)
+        params = drawn(network, *inputs)["params"]
+        traced = jax.jit(functools.partial(compute, network)).trace(params, *inputs)
+        shapes.append(jax.eval_shape(lambda p: p, params))
+        values.append(traced.lower().compile()(params, *inputs))
+        text += str(traced.jaxpr)
+    return shapes, values, text
+
+
+@pytest.mark.parametrize(
+    "variant,tolerance,word",
+    [({"dtype": "bfloat16", "float32_stages": 1}, 0.03, "bf16"), ({"remat": True}, 1e-5, "remat")],
+)
+def test_half_precision_and_remat_of_r3gan_change_nothing_but_rounding(variant, tolerance, word):
+    """Values, and gradients of the penalties too; parameters have the same names."""
+    shapes, values, text = r3gan_gradients()
+    other_shapes, other_values, other_text = r3gan_gradients(**variant)
+    assert shapes == other_shapes and word in other_text and word not in text
+    assert {x.dtype.name for x in jax.tree.leaves(other_values)} == {"float32"}
+    error = optax.tree.norm(jax.tree.map(jnp.subtract, values, other_values))
+    assert error < tolerance * optax.tree.norm(values)
+
+
+def test_r3gan_computes_its_lowest_resolution_in_float32():
+    inputs = jnp.zeros((2, 5)), jnp.zeros((2, *SHAPE))
+    dtypes = ["float32", "bfloat16"], ["bfloat16", "float32"]
+    for network, x, wanted in zip(PAIRS["r3gan"], inputs, dtypes, strict=True):
+        network = network.clone(dtype="bfloat16", float32_stages=1)
+        run = functools.partial(network.init_with_output, capture_intermediates=True)
+        _, state = jax.eval_shape(run, KEY, x)
+        blocks = [state["intermediates"][f"Block_{i}"]["__call__"][0] for i in range(2)]
+        assert [h.dtype.name for h in blocks] == wanted
+
+
+def test_biases_of_r3gan_sum_their_gradients_in_float32():
+    """A sum of 2 x 64 x 64 ones in bfloat16 would stop at 256."""
+    block = Block(1, 4, 1, "bfloat16")
+    x = jnp.ones((2, 64, 64, 4))
+    params = drawn(block, x)["params"]
+    # bias2 -> leaky ReLU -> a convolution by the identity.
+    params["bias2"] = jnp.full((4,), 1e3)
+    params["Conv_2"]["kernel"] = jnp.eye(4)[None, None]
+    loss = lambda p: jnp.sum(block.apply({"params": p}, x).astype(jnp.float32))
+    grads = jax.jit(jax.grad(loss))(params)
+    np.testing.assert_allclose(grads["bias2"], 2 * 64 * 64, rtol=1e-6)
 
 
 def test_conditional_norm_is_batch_norm_with_a_scale_and_bias_of_each_class():
