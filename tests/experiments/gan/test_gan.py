@@ -96,7 +96,6 @@ def started(config):
         ("model.latent_dim", 0, "at least 1"),
         ("model.generator_features", (8, 0), "at least 1"),
         ("model.norm_momentum", 1.0, r"in \[0, 1\)"),
-        ("model.float32_stages", 9, "at most 1, the stages of"),
         ("objective.loss", "hing", "did you mean 'hinge'"),
         ("objective.label_smoothing", 0.1, "0 with config.objective.loss=relativistic"),
         ("objective.d_steps", 0, "at least 1"),
@@ -124,6 +123,15 @@ def test_a_mistake_is_one_line(key, value, message):
     with pytest.raises(UserError, match=message) as info:
         built(config)
     assert "\n" not in str(info.value)
+
+
+def test_stages_in_float32_are_no_more_than_there_are():
+    config = gan_digits.get_config()
+    config.update_from_flattened_dict({"model.name": "r3gan", "model.float32_stages": 9})
+    config.model.norm_momentum = gan.FIELDS["model"]["norm_momentum"].default
+    config.eval.standing_samples = 0
+    with pytest.raises(UserError, match="float32_stages=9 must be at most 2, the stages of"):
+        built(config)
 
 
 def test_a_game_with_classes_needs_some():
