@@ -9,6 +9,7 @@ the roofline is the least time that they could take, and no number is a speed.
   python -m benchmarks.compile_check --configs=vae_mnist,ddpm_cifar10 --targets=v5e:1x1,h100x1
       [--out=DIR] [--programs=step,sample,evaluate] [--kinds=jit,fsdp] [--level=O0] [--minutes=30]
   python -m benchmarks.compile_check --table --steps     # what OUT has, a line for each config
+  python -m benchmarks.compile_check --table --programs=sample --targets=v5e:1x1
 
 --configs: names, with an argument as in `vae_mnist:smoke`; "all". --targets: v5e:1x1, v5e:2x4,
 v5p:2x2x1, v6e:2x4 ..., h100x1, h100x8, h200x1. --kinds: own for the config's. --level: XLA's
@@ -204,6 +205,8 @@ def main(argv: list[str]) -> None:
             _in_a_process(name, out)
     rows = rows_of(out)
     write_json(out / "compile_check.json", rows)
+    flags_of = {"config": names, "target": TARGETS.value, "program": PROGRAMS.value}
+    rows = [row for row in rows if all(row[key] in values for key, values in flags_of.items())]
     print(summary(rows) if STEPS.value else table(rows))
 
 
