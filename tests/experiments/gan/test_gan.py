@@ -96,7 +96,6 @@ def started(config):
         ("model.latent_dim", 0, "at least 1"),
         ("model.generator_features", (8, 0), "at least 1"),
         ("model.norm_momentum", 1.0, r"in \[0, 1\)"),
-        ("model.float32_stages", 9, "at most 1, the stages of"),
         ("objective.loss", "hing", "did you mean 'hinge'"),
         ("objective.label_smoothing", 0.1, "0 with config.objective.loss=relativistic"),
         ("objective.d_steps", 0, "at least 1"),
