@@ -4,8 +4,9 @@
   min over G of  E[loss_G(D(T(x)), D(T(G(z))))]
 
 with T the augmentation (`experiments.gan.augmentation`) and the terms of
-`experiments.gan.penalties`; networks, losses, terms and augmentation are independent choices
-(`experiments.gan.config`).
+`experiments.gan.penalties`; networks, losses, terms and augmentation are independent choices. The
+losses are in `experiments.gan.losses`, the updates in `experiments.gan.updates`, the config's
+fields in `experiments.gan.config`.
 
 A step is d_steps updates of the discriminator, each on its own share of the batch, and one of the
 generator, on the images that were compared with the last share: `config.batch_size` counts the real
@@ -15,31 +16,37 @@ images of all updates.
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from experiments.gan import figures
-from experiments.gan.augmentation import Augmentation, NoAugmentation, make_augmentation
-from experiments.gan.config import FIELDS as FIELDS
-from experiments.gan.config import check, discriminator_optimizer, make_networks
-from experiments.gan.config import default_config as default_config
-from experiments.gan.config import smoke as smoke
+from experiments.gan.augmentation import make_augmentation
+from experiments.gan.config import (
+    FIELDS,
+    check,
+    default_config,
+    discriminator_optimizer,
+    make_networks,
+    smoke,
+)
+from experiments.gan.figures import interpolations, pictures
+from experiments.gan.losses import Losses
 from experiments.gan.penalties import Penalties
+from experiments.gan.updates import DiscriminatorState, GeneratorState, Updates
 from genjax import rng
 from genjax.data.transforms import clip_to_unit
-from genjax.devices import gathered, mean_over_devices, scan, sum_over_devices
-from genjax.objectives.adversarial import LOSSES
+from genjax.devices import scan
 from genjax.rng import Rngs
 from genjax.runner.family import Batch, Family
 from genjax.train.state import Ema, TrainState
 from genjax.train.step import split_batch
-from genjax.typing import Array, Float, Int, Key, ModelState, Params, Shape
+from genjax.typing import Array, Float, Key, ModelState, Params, Shape
+
+__all__ = ["FIELDS", "Gan", "build", "default_config", "discriminator_optimizer", "smoke"]
 
 
 def build(config: ConfigDict, image_shape: Shape, class_names: tuple[str, ...]) -> "Gan":
@@ -72,45 +79,18 @@ def build(config: ConfigDict, image_shape: Shape, class_names: tuple[str, ...]) 
     )
 
 
-class GeneratorState(NamedTuple):
-    """What an update of the generator changes."""
-
-    params: Params
-    opt_state: Any
-
-
-class DiscriminatorState(NamedTuple):
-    """What an update of the discriminator changes.
-
-    Attributes:
-      params: of the discriminator.
-      opt_state: of its optimizer.
-      model_state: entries "spectral", "lecam" and "ada", where they are used.
-    """
-
-    params: Params
-    opt_state: Any
-    model_state: ModelState
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Gan(Family):
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Gan(Losses, Family):
     """A GAN: networks and settings; parameters and batches are arguments of its methods.
 
     Parameters are {"generator", "discriminator"}. The model state has the generator's variables
     ("generator": batch statistics) and, where they are used, the state of power iteration
     ("spectral"), of LeCam ("lecam") and of ADA ("ada").
 
-    Attributes:
-      generator: (z [B, D], y [B, K] or None, train) -> images [B, H, W, C] in [-1, 1].
-      discriminator: (images, y) -> logits [B].
+    Attributes, besides those of `Losses`:
       image_shape: (H, W, C).
       latent_dim: D.
       num_classes: K, classes that both networks get, one-hot; 0: none.
-      adversarial_loss: a key of `genjax.objectives.adversarial.LOSSES`.
-      label_smoothing: of the real images' labels, for the losses that have labels.
-      penalties: terms that keep the discriminator smooth.
-      augmentation: of the discriminator's inputs.
       d_steps: updates of the discriminator in each step, on equal shares of the batch.
       discriminator_tx: the discriminator's optimizer; None: that of the generator.
       standing_samples: generated images that the generator's batch statistics for evaluation are
@@ -119,15 +99,9 @@ class Gan(Family):
       figures_seed: of the latents in `figures`.
     """
 
-    generator: nn.Module
-    discriminator: nn.Module
     image_shape: Shape
     latent_dim: int
     num_classes: int = 0
-    adversarial_loss: str = "non_saturating"
-    label_smoothing: float = 0.0
-    penalties: Penalties = Penalties()
-    augmentation: Augmentation = NoAugmentation()
     d_steps: int = 1
     discriminator_tx: optax.GradientTransformation | None = None
     standing_samples: int = 0
@@ -141,8 +115,6 @@ class Gan(Family):
     @property
     def updates_per_step(self) -> tuple[tuple[str, int], ...]:
         return (("generator", 1), ("discriminator", self.d_steps))
-
-    # ---- Networks ----
 
     def init(self, key, images=None):
         keys = jax.random.split(key, 3)
@@ -164,120 +136,6 @@ class Gan(Family):
     def one_hot(self, labels: Array | np.ndarray | None) -> Float[Array, "b k"] | None:
         """Returns labels int32 [B] as the networks take them, or None without classes."""
         return jax.nn.one_hot(labels, self.num_classes) if self.num_classes else None
-
-    def generate(
-        self,
-        params: Params,
-        statistics: ModelState,
-        z: Float[Array, "b d"],
-        y: Float[Array, "b k"] | None,
-        train: bool = False,
-    ) -> tuple[Float[Array, "b h w c"], ModelState]:
-        """Generates images from latents.
-
-        Args:
-          params: of the generator.
-          statistics: of its batch norm, {} if it has none.
-          z, y: latents and labels.
-          train: whether to normalise by the statistics of this batch.
-
-        Returns:
-          images in [-1, 1], new statistics.
-        """
-        variables = {"params": params, **statistics}
-        if not (train and statistics):
-            return self.generator.apply(variables, z, y, train), statistics
-        return self.generator.apply(variables, z, y, True, mutable=list(statistics))
-
-    def critic(
-        self, weights: Params, model_state: ModelState
-    ) -> Callable[[Array, Array, Array | None], Array]:
-        """Returns D(T(x)) as a function of images, keys and labels.
-
-        Args:
-          weights: of the discriminator, after spectral normalisation.
-          model_state: has the state of the augmentation.
-        """
-
-        def score(x: Array, keys: Array, y: Array | None) -> Array:
-            x = self.augmentation(x, keys, model_state.get("ada"))
-            return self.discriminator.apply({"params": weights}, x, y)
-
-        return score
-
-    # ---- Losses ----
-
-    def discriminator_loss(
-        self,
-        params: Params,
-        model_state: ModelState,
-        real: Float[Array, "b h w c"],
-        fake: Float[Array, "b h w c"],
-        y: Float[Array, "b k"] | None,
-        rngs: Rngs,
-        update: Int[Array, ""] | int = 0,
-    ) -> tuple[Float[Array, ""], tuple[dict[str, Array], Params]]:
-        """Computes the loss of the discriminator.
-
-        Args:
-          params: of the discriminator.
-          model_state: entries "spectral", "lecam", "ada", where they are used.
-          real, fake: images; no gradient flows back through the generated ones.
-          y: labels of both.
-          rngs: keys of augmentation and interpolation.
-          update: number of the discriminator's update, from 0.
-
-        Returns:
-          loss, (its terms and mean logits by name, new vectors of spectral normalisation or {}).
-        """
-        weights, vectors = self.penalties.normalize(params, model_state)
-        critic = self.critic(weights, model_state)
-        fake = jax.lax.stop_gradient(fake)
-        (r, f), penalty = self.penalties.logits_and_penalty(critic, real, fake, y, rngs, update)
-        loss_fn = LOSSES[self.adversarial_loss].discriminator
-        loss = jnp.mean(loss_fn(r, f, self.label_smoothing))
-        metrics = {
-            "loss_discriminator": loss,
-            "real_logits": jnp.mean(r),
-            "fake_logits": jnp.mean(f),
-        }
-        if self.penalties.lecam:
-            metrics["lecam"] = self.penalties.lecam_term(r, f, model_state)
-            loss += metrics["lecam"]
-        if penalty is not None:
-            metrics["penalty"] = penalty
-            loss += penalty
-        if "ada" in model_state:
-            metrics["augment_r_t"] = jnp.mean(jnp.sign(r))
-        return loss, ({"loss": loss, **metrics}, vectors)
-
-    def generator_loss(
-        self,
-        fake: Float[Array, "b h w c"],
-        params: Params,
-        model_state: ModelState,
-        real: Float[Array, "b h w c"],
-        y: Float[Array, "b k"] | None,
-        rngs: Rngs,
-    ) -> Float[Array, ""]:
-        """Computes the loss of the generator as a function of its images.
-
-        Args:
-          fake: generated images.
-          params: of the discriminator, constants here.
-          model_state: as in `discriminator_loss`.
-          real: images, for relativistic losses.
-          y: labels of both.
-          rngs: keys of augmentation.
-        """
-        loss = LOSSES[self.adversarial_loss]
-        weights, _ = self.penalties.normalize(jax.lax.stop_gradient(params), model_state)
-        critic = self.critic(weights, model_state)
-        f = critic(fake, rngs("augment_generator"), y)
-        r = jnp.zeros_like(f)
-        if loss.relativistic:
-            r = critic(real, rngs("augment_generator_real"), y)
-        return jnp.mean(loss.generator(r, f))
 
     # ---- Training ----
 
@@ -309,23 +167,23 @@ class Gan(Family):
         statistics = model_state.pop("generator", {})
         shares = self._shares(batch, rngs)
         shares["update"] = state.step * self.d_steps + jnp.arange(self.d_steps)
-        shares["fake"], pullback, statistics = self._generate_shares(
+        updates = Updates(self, tx, self.discriminator_tx or tx)
+        shares["fake"], pullback, statistics = updates.generate_shares(
             params["generator"], statistics, shares
         )
         discriminator, (d_grads, metrics) = scan(
-            lambda d, share: self.update_discriminator(d, share, rngs, self.discriminator_tx or tx),
+            lambda d, share: updates.update_discriminator(d, share, rngs),
             DiscriminatorState(params["discriminator"], opt_state["discriminator"], model_state),
             shares,
         )
         d_grads, metrics = jax.tree.map(lambda x: jnp.mean(x, axis=0), (d_grads, metrics))
         last = jax.tree.map(lambda x: x[-1], shares)
-        generator, g_grads, metrics["loss_generator"] = self.update_generator(
+        generator, g_grads, metrics["loss_generator"] = updates.update_generator(
             GeneratorState(params["generator"], opt_state["generator"]),
             discriminator,
             last,
             pullback,
             rngs,
-            tx,
         )
         grads = {"generator": g_grads, "discriminator": d_grads}
         metrics |= {f"grad_norm_{name}": optax.tree.norm(x) for name, x in grads.items()}
@@ -358,110 +216,6 @@ class Gan(Family):
         if self.num_classes:
             shares["y"] = self.one_hot(batch["label"])
         return split_batch(shares, self.d_steps)
-
-    def _generate_shares(
-        self, params: Params, statistics: ModelState, shares: dict[str, Array]
-    ) -> tuple[Array, Callable[[Array], tuple[Params]], ModelState]:
-        """Generates the images of all shares: the generator is constant until its own update.
-
-        Returns:
-          images [d_steps, B / d_steps, H, W, C]; (gradient with respect to the images of the last
-          share) -> (gradient with respect to the parameters,); batch statistics of that share.
-        """
-        first = jax.tree.map(lambda x: x[:-1], shares)
-        last = jax.tree.map(lambda x: x[-1], shares)
-
-        def images_of(params, share):
-            return self.generate(params, statistics, share["z"], share.get("y"), train=True)
-
-        images, pullback, statistics = jax.vjp(
-            lambda params: images_of(gathered(params), last), params, has_aux=True
-        )
-        images = images[None]
-        if self.d_steps > 1:
-            # One share after the other: `vmap` would gather all shares on every device, since it
-            # makes their axis the outer one of a convolution's batch.
-            whole = gathered(params)
-            _, earlier = scan(lambda _, share: (None, images_of(whole, share)[0]), None, first)
-            images = jnp.concatenate([earlier, images])
-        return images, pullback, statistics
-
-    def update_discriminator(
-        self,
-        state: DiscriminatorState,
-        share: dict[str, Array],
-        rngs: Rngs,
-        tx: optax.GradientTransformation,
-    ) -> tuple[DiscriminatorState, tuple[Params, dict[str, Array]]]:
-        """Updates the discriminator once.
-
-        Args:
-          state: before the update.
-          share: "real" and "fake" images [B, H, W, C], labels "y" [B, K] if any, "slot" int32 [B],
-            and "update", the number of the update.
-          rngs: of the step.
-          tx: the discriminator's optimizer.
-
-        Returns:
-          the state after the update, (gradient, scalar metrics).
-        """
-        share_rngs = dataclasses.replace(rngs, index=share["slot"])
-        loss_of = lambda params, *args: self.discriminator_loss(gathered(params), *args)
-        (_, (metrics, vectors)), grads = jax.value_and_grad(loss_of, has_aux=True)(
-            state.params,
-            state.model_state,
-            share["real"],
-            share["fake"],
-            share.get("y"),
-            share_rngs,
-            share["update"],
-        )
-        grads, metrics = mean_over_devices((grads, metrics))
-        updates, opt_state = tx.update(grads, state.opt_state, state.params)
-        model_state = self.penalties.update(state.model_state, metrics, vectors)
-        if "ada" in model_state:
-            batch_size = sum_over_devices(len(share["real"]))
-            model_state["ada"] = self.augmentation.update(
-                model_state["ada"], metrics["augment_r_t"], batch_size
-            )
-        params = optax.apply_updates(state.params, updates)
-        return DiscriminatorState(params, opt_state, model_state), (grads, metrics)
-
-    def update_generator(
-        self,
-        state: GeneratorState,
-        discriminator: DiscriminatorState,
-        share: dict[str, Array],
-        pullback: Callable[[Array], tuple[Params]],
-        rngs: Rngs,
-        tx: optax.GradientTransformation,
-    ) -> tuple[GeneratorState, Params, Float[Array, ""]]:
-        """Updates the generator once.
-
-        Args:
-          state: before the update.
-          discriminator: after its updates.
-          share: as in `update_discriminator`.
-          pullback: (gradient with respect to "fake") -> (gradient with respect to the parameters,).
-          rngs: of the step.
-          tx: the generator's optimizer.
-
-        Returns:
-          the state after the update, gradient, loss.
-        """
-        share_rngs = dataclasses.replace(rngs, index=share["slot"])
-        loss, image_grads = jax.value_and_grad(self.generator_loss)(
-            share["fake"],
-            gathered(discriminator.params),
-            discriminator.model_state,
-            share["real"],
-            share.get("y"),
-            share_rngs,
-        )
-        grads, loss = mean_over_devices((pullback(image_grads)[0], loss))
-        updates, opt_state = tx.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        return GeneratorState(params, opt_state), grads, loss
 
     # ---- Evaluation ----
 
@@ -511,19 +265,19 @@ class Gan(Family):
     def interpolations(
         self, params: Params, model_state: ModelState, key: Key[Array, ""]
     ) -> dict[str, Float[Array, "n h w c"]]:
-        """Generates images in [0, 1] by name: see `figures.interpolations`."""
+        """Generates the images of `figures`, in [0, 1], by name."""
 
-        def generate(z, labels):
+        def generate(z: Array, labels: np.ndarray) -> Array:
             return to_unit(self._images(params, model_state, z, self.one_hot(labels)))
 
-        return figures.interpolations(generate, self.latent_dim, self.num_classes, key)
+        return interpolations(generate, self.latent_dim, self.num_classes, key)
 
     _interpolations_jit = functools.cached_property(lambda self: jax.jit(self.interpolations))
 
     def figures(self, params, model_state, batch):
         key = rng.stream(jax.random.key(self.figures_seed), "figures")
         images = self._interpolations_jit(params, model_state, key)
-        return figures.pictures(images, self.num_classes)
+        return pictures(images, self.num_classes)
 
 
 def to_unit(images: Float[Array, "*shape"]) -> Float[Array, "*shape"]:

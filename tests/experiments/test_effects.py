@@ -321,6 +321,7 @@ REFUSED = [
     ("vae", {"optim.name": "airbench"}, "optim.name='airbench' must be another with .*conv"),
     ("vqvae", {"optim.name": "airbench"}, "optim.name='airbench' must be another with .*vqvae"),
     ("gan", {"augment.name": "ada", "augment.target": 0.0}, "augment.p=0.0 must be above 0"),
+    ("gan", {**R3GAN, "model.float32_stages": 4}, "float32_stages=4 must be at most 3, the stages"),
     ("vae", {"profile.num_steps": 5, "num_train_steps": 9}, "profile.start_step=10 must be less"),
     ("vae", {"data.eval_name": "npz:/a.npz", "data.eval_split": "x"}, "data.eval_split='x'"),
     (
