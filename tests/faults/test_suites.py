@@ -27,7 +27,7 @@ def test_kills_lose_nothing(tmp_path):
 def test_no_damage_is_believed(tmp_path):
     run = corrupt.train_run(tmp_path)
     trials = list(corrupt.trials(*run, bits=1, seed=0, every=3))
-    assert {fault for fault, _ in trials} == set(corrupt.FAULTS) and len(trials) > 20
+    assert {fault for fault, _ in trials} == set(corrupt.FAULTS) and len(trials) >= 16
     assert {outcome for _, outcome in trials} == {corrupt.ACCEPTED, corrupt.FELL_BACK}
     assert corrupt.refuses_if_all_are_bad(*run[:2])
 
