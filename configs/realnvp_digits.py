@@ -15,7 +15,7 @@ from experiments.normalizing_flow.normalizing_flow import NETWORKS, default_conf
 def get_config():
     config = default_config()
     config.data.image_shape = (8, 8, 1)
-    train_for(config, 3000, batch_size=128, log=50, every=1000)
+    train_for(config, 2000, batch_size=64, log=50, every=1000)
     config.optim.update(schedule="cosine", warmup_steps=100, clip_norm=50.0)
     config.ema.decay = 0.99
     config.model = NETWORKS.select("realnvp", features=32, blocks=2)

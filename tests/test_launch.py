@@ -300,6 +300,7 @@ def test_every_config_builds(name):
 # One of each family, but for those whose own tests run a config from end to end.
 SMALL = (
     "cnn_digits",
+    pytest.param("glow_mnist", marks=pytest.mark.long),
     pytest.param("meanflow_mnist", marks=pytest.mark.long),
     "pixelcnn_digits",
     "style_gatys",
