@@ -29,4 +29,5 @@ def get_config():
         "tarflow", patch_size=2, width=768, blocks=8, class_conditional=True, remat=True
     )
     config.objective.update(noise="gaussian", label_dropout=0.1)
+    config.sample.batch_size = 100  # keys and values of all layers are held
     return config
