@@ -169,9 +169,14 @@ def check(config: ConfigDict, class_names: tuple[str, ...]) -> None:
     fits = objective.lecam == 0 or not loss.relativistic
     require(fits, "objective.lecam", objective.lecam, f"0 {with_loss}")
     accumulate = config.optim.accumulate_steps
-    require(accumulate == 1, "optim.accumulate_steps", accumulate, "1 with config.experiment=gan")
+    what = f"1 with config.model.name={model.name}: its batch norm looks at all images of an update"
+    exact = accumulate == 1 or model.name == "r3gan"
+    require(exact, "optim.accumulate_steps", accumulate, what)
     parts = objective.d_steps * (config.num_devices or jax.device_count())
     what = f"a multiple of devices x objective.d_steps = {parts}"
+    if accumulate > 1:
+        parts *= accumulate
+        what = f"a multiple of devices x objective.d_steps x optim.accumulate_steps = {parts}"
     require(config.batch_size % parts == 0, "batch_size", config.batch_size, what)
     for name in augment.policy:
         choose(POLICIES[augment.name], name, "augment.policy")

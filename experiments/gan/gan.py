@@ -73,6 +73,7 @@ def build(config: ConfigDict, image_shape: Shape, class_names: tuple[str, ...]) 
         augmentation=make_augmentation(config.augment),
         d_steps=objective.d_steps,
         discriminator_tx=discriminator_optimizer(config),
+        accumulate_steps=config.optim.accumulate_steps,
         standing_samples=config.eval.standing_samples,
         standing_seed=config.eval.seed,
         figures_seed=config.sample.seed,
@@ -93,6 +94,7 @@ class Gan(Losses, Family):
       num_classes: K, classes that both networks get, one-hot; 0: none.
       d_steps: updates of the discriminator in each step, on equal shares of the batch.
       discriminator_tx: the discriminator's optimizer; None: that of the generator.
+      accumulate_steps: parts of each update's share of the batch; 1 with batch norm.
       standing_samples: generated images that the generator's batch statistics for evaluation are
         computed from; 0: the running averages of training.
       standing_seed: of these images.
@@ -104,6 +106,7 @@ class Gan(Losses, Family):
     num_classes: int = 0
     d_steps: int = 1
     discriminator_tx: optax.GradientTransformation | None = None
+    accumulate_steps: int = 1
     standing_samples: int = 0
     standing_seed: int = 0
     figures_seed: int = 0
@@ -167,7 +170,7 @@ class Gan(Losses, Family):
         statistics = model_state.pop("generator", {})
         shares = self._shares(batch, rngs)
         shares["update"] = state.step * self.d_steps + jnp.arange(self.d_steps)
-        updates = Updates(self, tx, self.discriminator_tx or tx)
+        updates = Updates(self, tx, self.discriminator_tx or tx, self.accumulate_steps)
         shares["fake"], pullback, statistics = updates.generate_shares(
             params["generator"], statistics, shares
         )

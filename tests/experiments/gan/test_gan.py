@@ -103,7 +103,7 @@ def started(config):
         ("objective.d_lr_ratio", 0.0, "above 0"),
         ("objective.r1", -1.0, "at least 0"),
         ("objective.lecam", 1.0, "0 with config.objective.loss=relativistic"),
-        ("optim.accumulate_steps", 2, "1 with config.experiment=gan"),
+        ("optim.accumulate_steps", 2, "1 with config.model.name=mlp_gan: its batch norm"),
         ("augment.name", "adda", "did you mean 'ada'"),
         ("augment.name", "ada", "augment.target=0.6 must be 0 with config.objective"),
         (
@@ -245,6 +245,23 @@ def test_a_step_is_what_the_papers_say():
     assert new.eval_params["discriminator"] is new.params["discriminator"]
     assert new.eval_params["generator"] is new.ema_params["generator"]
     assert set(metrics["grads"]) == {"generator", "discriminator"}
+
+
+@pytest.mark.parametrize(
+    "changes", [FULL, {"objective.loss": "relativistic", "objective.r1": 0.5, "objective.r2": 0.3}]
+)
+def test_a_step_in_parts_is_the_step(changes):
+    """Of networks without batch norm; shares, pairs, penalties, averages and ADA stay the same."""
+    sizes = {"model.name": "r3gan", "model.norm_momentum": 0.8, "batch_size": 16}
+    sizes |= {"model.generator_features": (4,), "model.discriminator_features": (4,)}
+    sizes |= {"model.group": 4, "optim.name": "sgd", "optim.lr": 0.1}
+    ends = []
+    for parts in (1, 4):
+        config = tiny(**sizes, **changes, **{"optim.accumulate_steps": parts})
+        _, step, state = started(config)
+        state, metrics = step(state, batch_of(16))
+        ends.append((state.params, state.model_state, state.ema_params, metrics))
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=2e-4, atol=2e-6), *ends)
 
 
 def test_lazy_penalties_are_as_large_on_average():
