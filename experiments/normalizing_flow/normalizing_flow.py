@@ -301,8 +301,10 @@ class NormalizingFlow(Family):
         latents, log_p = self.encode(params, y, label)
         values = {self._names()[0]: nats - log_p}
         if self.invert:
-            error = jnp.abs(self.decode(params, latents, label) - y)
-            values["inverse_error"] = jnp.max(error, axis=(1, 2, 3))
+            error = jnp.max(jnp.abs(self.decode(params, latents, label) - y), axis=(1, 2, 3))
+            fails = ~jnp.isfinite(error)  # a scale of nearly 0 has an inverse beyond float32
+            values["inverse_error"] = jnp.where(fails, 0.0, error)
+            values["inverse_fails"] = fails.astype(jnp.float32)
         return values
 
     def summarize(self, values):
@@ -310,8 +312,11 @@ class NormalizingFlow(Family):
         nats = np.mean(values[nats_name], dtype=np.float64)
         numbers = {nats_name: nats, bits_name: bits_per_dim_of_mass(nats, self.num_dims)}
         if self.invert:
-            numbers["inverse_error"] = np.mean(values["inverse_error"], dtype=np.float64)
-            numbers["inverse_error_max"] = np.max(values["inverse_error"])
+            fails = values["inverse_fails"].mean(dtype=np.float64)
+            errors = values["inverse_error"]
+            numbers["inverse_error"] = errors.mean(dtype=np.float64) / max(1 - fails, 1e-9)
+            numbers["inverse_error_max"] = np.max(errors)
+            numbers["inverse_fails"] = fails
         return numbers
 
     # ---- Sampling ----
