@@ -2,9 +2,9 @@
 
 Each is a process of its own, with an empty cache of compiled programs and of data. It fails if it
 ends with another exit code than 0, or if a number in its report or log is not finite. Then another
-process, which compiles without XLA's optimizations and computes in float32, evaluates the same
-state and repeats the first steps (`benchmarks/smoke_reference.py`): each number that differs by
-more than the tolerance is printed and counts as a failure.
+process, which compiles without XLA's optimizations, evaluates the same state in float32 and repeats
+the first steps (`benchmarks/smoke_reference.py`): each number that differs by more than the
+tolerance is printed and counts as a failure.
 
 python -m benchmarks.smokes [--configs=vae_digits,cnn_mnist] [--jobs=1] [--reference]
 """

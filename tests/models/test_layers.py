@@ -1,5 +1,6 @@
 """Conv and ConvTranspose against Flax's, values and gradients, over shapes."""
 
+import itertools
 import json
 import types
 
@@ -175,6 +176,20 @@ def test_max_pool_is_the_same_where_it_is_flaxs():
     here = layers.max_pool(x)
     with tracing_for(types.SimpleNamespace(platform="tpu")):
         np.testing.assert_array_equal(layers.max_pool(x), here)
+
+
+def test_of_equal_maxima_the_first_has_the_gradient_as_in_flaxs():
+    x = jnp.round(jax.random.normal(jax.random.key(0), (2, 6, 6, 3)))
+    grad = lambda pool: jax.grad(lambda x: jnp.sum(pool(x, 3) ** 2))(x)
+    theirs = lambda x, size: nn.max_pool(x, (size, size), (size, size))
+    np.testing.assert_array_equal(grad(layers.max_pool), grad(theirs))
+
+
+def test_max_pools_gradient_divides_by_nothing_and_nan_stays_nan():
+    x = jnp.ones((1, 2, 2, 1))
+    assert " div " not in str(jax.make_jaxpr(jax.grad(lambda x: jnp.sum(layers.max_pool(x))))(x))
+    for i, j in itertools.product(range(2), repeat=2):
+        assert np.isnan(layers.max_pool(x.at[0, i, j].set(jnp.nan))).all()
 
 
 def test_average_pooling_is_the_mean_of_squares_and_drops_an_odd_edge():
