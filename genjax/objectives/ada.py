@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.ndimage import map_coordinates
 
+from genjax.devices import platform
 from genjax.typing import Array, Float, Key, ModelState
 
 NUM_OPERATIONS = 15
@@ -99,9 +100,28 @@ def warp(image: Float[Array, "h w c"], matrix: Float[Array, "3 3"]) -> Float[Arr
     )
     from_shift = jnp.stack([y - matrix[0, 2], x - matrix[1, 2]])
     moved = jnp.einsum("ij,jhw->ihw", inverse, from_shift, precision=_PRECISION)
-    source = list(moved + centre[:, None, None])
-    sample = lambda plane: map_coordinates(plane, source, order=1, mode="mirror")
-    return jax.vmap(sample, in_axes=2, out_axes=2)(image)
+    y, x = moved + centre[:, None, None]
+    return _sample(image, _mirrored(y, height), _mirrored(x, width))
+
+
+def _mirrored(position, length):
+    """Returns where in [0, length - 1] a position is that runs back at the first and last pixel."""
+    last = max(length - 1, 1)
+    return last - jnp.abs(last - position % (2 * last))
+
+
+def _sample(image, y, x):
+    """Returns the bilinear samples of an image [H, W, C] at positions [H, W] inside of it."""
+    height, width, channels = image.shape
+    if platform() == "cpu" or height * width > 64**2:
+        sample = lambda plane: map_coordinates(plane, [y, x], order=1, mode="nearest")
+        return jax.vmap(sample, in_axes=2, out_axes=2)(image)
+    # Accelerators gather one element at a time: as products with the weights of rows and columns.
+    weights = lambda at, length: jnp.maximum(1 - jnp.abs(at[..., None] - jnp.arange(length)), 0)
+    columns = image.transpose(1, 0, 2).reshape(width, height * channels)
+    rows = jnp.matmul(weights(x, width), columns, precision=_PRECISION)
+    rows = rows.reshape(height, width, height, channels)
+    return jnp.sum(weights(y, height)[..., None] * rows, axis=2)
 
 
 # --- Colour ---------------------------------------------------------------------------------------

@@ -1,9 +1,13 @@
 """DiffAugment and ADA: known results for known draws, distributions, feedback."""
 
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy import ndimage
 
+from genjax.devices import tracing_for
 from genjax.objectives import ada
 from genjax.objectives.diffaugment import POLICIES, cutout, diffaugment, translation
 
@@ -124,6 +128,24 @@ def test_a_warp_moves_as_its_matrix_says():
     np.testing.assert_allclose(half[6:8], [0.5, 0.5], atol=1e-6)
     larger = warp(image, ada._scaling(jnp.ones(()), 2 * jnp.ones(())))
     assert larger[4, 8, 0] == 1.0
+
+
+def test_accelerators_warp_by_products_and_get_the_same_image():
+    """Against SciPy's sampling, far outside of the image and of sides that differ, too."""
+    image = np.asarray(jax.random.normal(KEY, (8, 12, 3)))
+    matrix = ada._after(ada._shift(13.3, -30.7), ada._after(ada._rotation(0.7), ada._shift(1, 2)))
+    here = jax.jit(ada.warp)(image, matrix)
+    with tracing_for(types.SimpleNamespace(platform="tpu")):
+        program = jax.jit(lambda image: ada.warp(image, matrix))
+        assert "gather" not in str(jax.make_jaxpr(program)(image))
+        np.testing.assert_allclose(program(image), here, atol=1e-4)
+    y, x = np.mgrid[:8, :12] - np.array([3.5, 5.5])[:, None, None]
+    points = np.stack([y, x, np.ones_like(y)])
+    source = np.einsum("ij,jhw->ihw", np.linalg.inv(matrix), points)[:2]
+    source += np.array([3.5, 5.5])[:, None, None]
+    for plane in range(3):
+        expected = ndimage.map_coordinates(image[..., plane], source, order=1, mode="mirror")
+        np.testing.assert_allclose(here[..., plane], expected, atol=1e-4)
 
 
 def test_colours_are_those_of_the_papers_matrices():
